@@ -1,0 +1,88 @@
+"""Settings: read once from the environment, checked, and frozen.
+
+A setting that protects something has no default: outside demo and test mode the program refuses to
+start without its keys and its database.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from zoneinfo import ZoneInfo
+
+CITY_ZONE = ZoneInfo("Asia/Shanghai")  # every business date in the product is a day of this zone
+
+
+class ConfigError(Exception):
+    """A setting is missing or out of its bounds; the sentence names the variable and the remedy."""
+
+    code = "CONFIG"
+
+
+class Mode(StrEnum):
+    """What the process is for. Sandbox login and enrolment exist only outside production."""
+
+    PRODUCTION = "production"
+    DEMO = "demo"
+    TEST = "test"
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """All settings of one process.
+
+    `database_url` and `owner_url` are None when the embedded PostgreSQL in `data_dir` is to be used;
+    `redis_url` is None when the embedded Valkey is. `head_file` is the copy of the last checkpoint
+    that lives outside the database and catches a restored backup.
+    """
+
+    mode: Mode
+    data_dir: Path
+    keys_dir: Path
+    head_file: Path
+    log_origin: str
+    database_url: str | None
+    owner_url: str | None
+    redis_url: str | None
+
+    @property
+    def sandbox(self) -> bool:
+        """Whether sandbox login and enrolment may exist in this process."""
+        return self.mode is not Mode.PRODUCTION
+
+
+def read_config(environ: Mapping[str, str]) -> Config:
+    """Build the settings from environment variables. Raises ConfigError."""
+    try:
+        mode = Mode(environ.get("PUHUI_MODE", "production"))
+    except ValueError:
+        raise ConfigError(
+            f"PUHUI_MODE is {environ['PUHUI_MODE']!r}; set it to production, demo or test"
+        ) from None
+    data_dir = Path(environ.get("PUHUI_DATA", ".data")).absolute()
+    database_url = environ.get("DATABASE_URL")
+    redis_url = environ.get("REDIS_URL")
+    origin = environ.get("PUHUI_LOG_ORIGIN")
+    if mode is Mode.PRODUCTION:
+        for name in ("DATABASE_URL", "REDIS_URL", "PUHUI_LOG_ORIGIN", "PUHUI_KEYS"):
+            if not environ.get(name):
+                raise ConfigError(f"{name} is not set; production needs it and has no default")
+    return Config(
+        mode=mode,
+        data_dir=data_dir,
+        keys_dir=Path(environ.get("PUHUI_KEYS", str(data_dir / "keys"))).absolute(),
+        head_file=Path(environ.get("PUHUI_HEAD_FILE", str(data_dir / "head"))).absolute(),
+        log_origin=origin or "puhui.example/changzhi-demo",
+        database_url=_psycopg(database_url),
+        owner_url=_psycopg(environ.get("DATABASE_OWNER_URL")),
+        redis_url=redis_url,
+    )
+
+
+def _psycopg(url: str | None) -> str | None:
+    """SQLAlchemy's spelling of a plain postgresql:// address, so that either form may be given."""
+    if url and url.startswith("postgresql://"):
+        return "postgresql+psycopg" + url.removeprefix("postgresql")
+    return url

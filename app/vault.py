@@ -1,0 +1,124 @@
+"""The process's secrets, and the only code that uses them.
+
+Four 32-byte secrets lie as hex beside the log keys in one folder, each for one purpose; they come
+from files, never from the database and never from a default:
+
+- `token.key` signs access tokens;
+- `ids.key` turns (scope, idempotency key) into an entry id, so that the ledger shows no request
+  number of anybody's and the same request can only ever be one entry;
+- `subjects.key` turns a rider's or customer's number into the keyed hash under which it is bound;
+- `vault.key` wraps each resident's own key. Destroying the wrapped key erases the person.
+"""
+
+from __future__ import annotations
+
+import hmac
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from secrets import token_hex
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+from app.config import ConfigError
+from ledger.keys import KeyRing
+
+_NONCE = 12
+_NAMES = ("token", "ids", "subjects", "vault")
+
+
+class VaultError(Exception):
+    """A sealed value does not open with this key: wrong key, or changed bytes."""
+
+    code = "VAULT"
+
+
+@dataclass(frozen=True, slots=True)
+class Vault:
+    """Secrets of one process; see the module for what each is for."""
+
+    ring: KeyRing
+    token: bytes
+    ids: bytes
+    subjects: bytes
+    vault: bytes
+
+    def entry_id(self, scope: str, key: str) -> str:
+        """32 hex digits: the id of the one entry that (scope, key) may ever become."""
+        return hmac.digest(self.ids, f"{scope}\0{key}".encode(), "sha256")[:16].hex()
+
+    def subject(self, provider: str, value: str) -> bytes:
+        """32 bytes: the keyed hash under which a provider's identifier of a person is stored."""
+        return hmac.digest(self.subjects, f"{provider}\0{value}".encode(), "sha256")
+
+    def new_subject_key(self, resident: str) -> bytes:
+        """A fresh key for one resident, wrapped for storage and tied to that resident."""
+        return seal(self.vault, os.urandom(32), resident.encode())
+
+    def subject_key(self, resident: str, wrapped: bytes) -> bytes:
+        """The resident's own key. Raises VaultError."""
+        return unseal(self.vault, wrapped, resident.encode())
+
+
+def seal(key: bytes, plain: bytes, context: bytes) -> bytes:
+    """AES-256-GCM: 12-byte nonce, ciphertext, tag. `context` is authenticated, not stored."""
+    nonce = os.urandom(_NONCE)
+    return nonce + AESGCM(key).encrypt(nonce, plain, context)
+
+
+def unseal(key: bytes, sealed: bytes, context: bytes) -> bytes:
+    """Undo `seal`. Raises VaultError if key, context or bytes are not those that were sealed."""
+    try:
+        return AESGCM(key).decrypt(sealed[:_NONCE], sealed[_NONCE:], context)
+    except (InvalidTag, ValueError):
+        raise VaultError("the sealed value does not open with this key") from None
+
+
+def create_keys(folder: Path, origin: str) -> None:
+    """Write fresh secrets and a first log key, each readable by the owner only.
+
+    Raises ConfigError if the folder already holds any: keys are rotated, never overwritten.
+    """
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    if any(folder.iterdir()):
+        raise ConfigError(f"{folder} is not empty; keys are never overwritten, name another folder")
+    for name in _NAMES:
+        _write(folder / f"{name}.key", token_hex(32))
+    add_log_key(folder, origin)
+
+
+def add_log_key(folder: Path, origin: str) -> str:
+    """Write one more log signing key, named after the log, and return its verifier key."""
+    numbers = [int(path.stem.removeprefix("log-")) for path in folder.glob("log-*.key")]
+    skey, vkey = KeyRing.generate(origin)
+    _write(folder / f"log-{max(numbers, default=0) + 1}.key", skey)
+    return vkey
+
+
+def open_vault(folder: Path) -> Vault:
+    """Read the secrets. Raises ConfigError naming the file that is missing or malformed."""
+    found = sorted(folder.glob("log-*.key"), key=lambda p: int(p.stem.removeprefix("log-")))
+    if not found:
+        raise ConfigError(f"no log-*.key in {folder}; make keys with `puhui keys init`")
+    return Vault(
+        KeyRing.parse([path.read_text().strip() for path in found]),
+        *(_read(folder / f"{name}.key") for name in _NAMES),
+    )
+
+
+def _read(path: Path) -> bytes:
+    try:
+        text = path.read_text().strip()
+    except OSError:
+        raise ConfigError(f"{path} cannot be read; make keys with `puhui keys init`") from None
+    if not re.fullmatch(r"[0-9a-f]{64}", text):
+        raise ConfigError(f"{path} must hold 64 lower-case hex digits and nothing else")
+    return bytes.fromhex(text)
+
+
+def _write(path: Path, text: str) -> None:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "w") as file:
+        file.write(text + "\n")
