@@ -1,0 +1,30 @@
+"""How an activity becomes a reduction in mg and points; pure, and knowing nothing of accounts."""
+
+from scenarios.activity import SHANGHAI, Activity, read
+from scenarios.catalogue import Catalogue, load
+from scenarios.errors import Rejected, ScenarioError
+from scenarios.limits import Grant, Key, Usage, grant, needs, record, undo
+from scenarios.reduction import Reduction, Workings, quantify
+from scenarios.version import AREAS, Version
+
+__all__ = [
+    "AREAS",
+    "SHANGHAI",
+    "Activity",
+    "Catalogue",
+    "Grant",
+    "Key",
+    "Reduction",
+    "Rejected",
+    "ScenarioError",
+    "Usage",
+    "Version",
+    "Workings",
+    "grant",
+    "load",
+    "needs",
+    "quantify",
+    "read",
+    "record",
+    "undo",
+]

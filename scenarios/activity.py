@@ -1,0 +1,104 @@
+"""What a provider reports a resident did, read strictly against the version in force."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from datetime import datetime, timedelta, timezone
+from decimal import Decimal
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from scenarios.errors import Rejected
+from scenarios.version import Version
+
+if TYPE_CHECKING:
+    from scenarios.catalogue import Catalogue
+
+SHANGHAI: Final = timezone(timedelta(hours=8), "Asia/Shanghai")
+"""A fixed offset is exact here: China has had no summer time since 1991."""
+
+CLOCK_SKEW: Final = timedelta(minutes=5)
+"""How far in the future an activity may lie: providers' clocks differ."""
+
+_RFC_3339: Final = re.compile(
+    r"[0-9]{4}-[0-9]{2}-[0-9]{2}T(?:[01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](?:\.[0-9]{1,9})?"
+    r"(?:Z|[+-](?:[01][0-9]|2[0-3]):[0-5][0-9])"
+)
+
+
+class Activity(NamedTuple):
+    """One act: `occurred_at` has an offset, `quantities` are exact decimals and class names."""
+
+    scenario: str
+    occurred_at: datetime
+    quantities: Mapping[str, Decimal | str]
+
+    @property
+    def day(self) -> int:
+        """The business day YYYYMMDD in Asia/Shanghai."""
+        local = self.occurred_at.astimezone(SHANGHAI)
+        return local.year * 10_000 + local.month * 100 + local.day
+
+    @property
+    def month(self) -> int:
+        """The business month YYYYMM."""
+        return self.day // 100
+
+    @property
+    def year(self) -> int:
+        """The vintage YYYY."""
+        return self.day // 10_000
+
+
+def read(
+    catalogue: Catalogue, scenario: object, occurred_at: object, quantities: object, now: datetime
+) -> tuple[Version, Activity]:
+    """The version in force and the activity, from whatever a JSON body held.
+
+    `occurred_at` is RFC 3339 with an offset, at most five minutes after `now` (aware).
+    `quantities` maps input names to decimals in text. Raises Rejected and nothing else.
+    """
+    moment = read_time(occurred_at)
+    if moment - now > CLOCK_SKEW:
+        raise Rejected(
+            "IN_FUTURE",
+            "occurred_at is more than 5 minutes after our clock; check the provider's clock and "
+            "its offset.",
+        )
+    local = moment.astimezone(SHANGHAI)
+    day = local.year * 10_000 + local.month * 100 + local.day
+    version = catalogue.in_force(scenario, day)
+    return version, measure(version, local, quantities)
+
+
+def read_time(value: object) -> datetime:
+    """An instant from RFC 3339 text with T and an offset, in Asia/Shanghai. Raises Rejected."""
+    if type(value) is str and _RFC_3339.fullmatch(value):
+        try:
+            return datetime.fromisoformat(value).astimezone(SHANGHAI)
+        except (ValueError, OverflowError):
+            pass  # a day that does not exist, or beyond year 1 or 9999 in Shanghai: refused below
+    raise Rejected(
+        "TIME_MALFORMED",
+        "occurred_at must be an RFC 3339 time with an offset, such as 2026-01-31T08:05:00+08:00.",
+    )
+
+
+def measure(version: Version, occurred_at: datetime, quantities: object) -> Activity:
+    """The activity, each quantity checked against the version's inputs. Raises Rejected."""
+    if version.disabled is not None:
+        raise Rejected(
+            "SCENARIO_DISABLED", f"{version.scenario} takes no activities: {version.disabled.en}"
+        )
+    if not isinstance(quantities, Mapping):
+        raise Rejected("QUANTITY_MALFORMED", "quantities must be an object of decimals in text.")
+    values: dict[str, Decimal | str] = {}
+    for item in version.inputs:
+        value = quantities.get(item.name)
+        if value is None:
+            raise Rejected("QUANTITY_MISSING", f"{version.scenario} needs {item.name}.")
+        values[item.name] = item.read(value)
+    if len(quantities) != len(values):
+        names = ", ".join(values)
+        raise Rejected("QUANTITY_UNKNOWN", f"{version.scenario} takes only {names}.")
+    return Activity(version.scenario, occurred_at, values)
