@@ -1,5 +1,7 @@
 """What the ledger says no with: one sentence for people, one stable code for programs."""
 
+# ruff: noqa: N818  (these are read where they are raised: `raise Unbalanced(...)` needs no suffix)
+
 
 class LedgerError(Exception):
     """Base of every refusal in this package; ``code`` is stable, the message is a sentence."""
