@@ -24,6 +24,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from app.config import ConfigError
 from ledger.keys import KeyRing
+from ledger.note import Signer
 
 _NONCE = 12
 _NAMES = ("token", "ids", "subjects", "vault")
@@ -92,9 +93,9 @@ def create_keys(folder: Path, origin: str) -> None:
 def add_log_key(folder: Path, origin: str) -> str:
     """Write one more log signing key, named after the log, and return its verifier key."""
     numbers = [int(path.stem.removeprefix("log-")) for path in folder.glob("log-*.key")]
-    skey, vkey = KeyRing.generate(origin)
-    _write(folder / f"log-{max(numbers, default=0) + 1}.key", skey)
-    return vkey
+    signer = Signer.generate(origin)
+    _write(folder / f"log-{max(numbers, default=0) + 1}.key", signer.skey)
+    return signer.verifier.vkey
 
 
 def open_vault(folder: Path) -> Vault:
@@ -103,7 +104,7 @@ def open_vault(folder: Path) -> Vault:
     if not found:
         raise ConfigError(f"no log-*.key in {folder}; make keys with `puhui keys init`")
     return Vault(
-        KeyRing.parse([path.read_text().strip() for path in found]),
+        KeyRing.parse(*(path.read_text().strip() for path in found)),
         *(_read(folder / f"{name}.key") for name in _NAMES),
     )
 

@@ -1,0 +1,418 @@
+"""Crediting reported activities: the stages that intake, correction and late binding share.
+
+Runs inside its caller's transaction and never commits. The stages, by number:
+
+1. shape: the outer form of each document;
+2. rules: which scenario version was in force, are the quantities within bounds, what is avoided;
+3. people: whose identifier is it; those residents are locked, in order;
+4. duplicates: what the ledger, or this very call, has credited already;
+5. limits: exclusivity and caps, from the resident's counters;
+6. openings: what was done, encrypted under the resident's own key;
+7. budget: budgets are locked; what is not funded waits, in order;
+8. entries: built and appended.
+
+All that costs time comes before stage 7: budgets are the only rows that strangers share.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import date, datetime
+from typing import Any
+
+import orjson
+from sqlalchemy import Connection
+
+from app.config import CITY_ZONE
+from app.store import batches, budgets, entries, people
+from app.vault import Vault, VaultError, seal, unseal
+from ledger.accounts import Asset
+from ledger.buckets import expiry_bucket
+from ledger.encoding import commit
+from ledger.entries import Entry, instant
+from ledger.transfers import Rule, issue
+from scenarios import (
+    Activity,
+    Catalogue,
+    Grant,
+    Reduction,
+    Rejected,
+    Usage,
+    Version,
+    grant,
+    needs,
+    quantify,
+    read,
+    record,
+)
+
+FIELDS = frozenset({"id", "subject", "scenario", "occurred_at", "quantities"})
+SALT_BYTES = 32
+_ID = re.compile(r"[!-~]{1,64}").fullmatch
+_MAX_SUBJECT = 128
+
+
+class DocumentError(Exception):
+    """An activity document has not the form asked for; becomes a rejection with this code."""
+
+    def __init__(self, code: str, detail: str) -> None:
+        super().__init__(detail)
+        self.code = code
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """One reported activity of sound outer form. `subject` is the keyed hash of the identifier."""
+
+    id: str
+    subject: bytes
+    scenario: str
+    occurred_at: str
+    quantities: Mapping[str, str]
+    key: str  # idempotency key within the provider: the id, or the id and its revision
+
+    def opening(self, provider: str) -> bytes:
+        """RFC 8785 bytes of what the ledger only commits to. Strings only, ASCII keys: for those
+        sorted orjson writes the same bytes as the RFC (a test holds it to that)."""
+        return orjson.dumps(
+            {
+                "activity": self.id,
+                "occurred_at": self.occurred_at,
+                "provider": provider,
+                "quantities": self.quantities,
+                "scenario": self.scenario,
+            },
+            option=orjson.OPT_SORT_KEYS,
+        )
+
+
+def read_document(vault: Vault, provider: str, raw: Any, revision: int = 0) -> Document:
+    """Check the outer form of one activity. Raises DocumentError naming field, bound and remedy."""
+    if not isinstance(raw, dict):
+        raise DocumentError("ACTIVITY_MALFORMED", "an activity must be a JSON object")
+    if raw.keys() != FIELDS:
+        missing, unknown = sorted(FIELDS - raw.keys()), sorted(raw.keys() - FIELDS)
+        named = ", ".join(str(name)[:40] for name in missing or unknown)
+        raise DocumentError(
+            "ACTIVITY_MALFORMED",
+            f"field {named} is {'missing' if missing else 'unknown'};"
+            f" an activity has exactly {', '.join(sorted(FIELDS))}",
+        )
+    identifier, subject = raw["id"], raw["subject"]
+    if not isinstance(identifier, str) or not _ID(identifier):
+        raise DocumentError(
+            "ACTIVITY_ID_MALFORMED",
+            "id must be a string of 1 to 64 printable ASCII characters without spaces",
+        )
+    if not isinstance(subject, str) or not 0 < len(subject) <= _MAX_SUBJECT:
+        raise DocumentError(
+            "SUBJECT_MALFORMED", f"subject must be a string of 1 to {_MAX_SUBJECT} characters"
+        )
+    if not subject.isprintable():
+        raise DocumentError("SUBJECT_MALFORMED", "subject must not hold control characters")
+    return Document(
+        identifier,
+        vault.subject(provider, subject),
+        raw["scenario"],
+        raw["occurred_at"],
+        raw["quantities"],
+        f"{identifier}\n{revision}" if revision else identifier,
+    )
+
+
+_NOBODY = people.Member("", b"", False)
+_NOTHING = Grant(0, 0, None)
+_NO_DEBT: dict[Asset, int] = {}
+
+
+@dataclass(slots=True)
+class _Item:
+    """One document on its way through the stages; `outcome` is set when its way ends."""
+
+    position: int
+    document: Document
+    version: Version
+    activity: Activity
+    reduction: Reduction
+    entry_id: str
+    who: people.Member = _NOBODY
+    opening: bytes = b""
+    granted: Grant = _NOTHING
+    commitment: str = ""
+    sealed: bytes = b""
+    waits: bool = False
+
+
+@dataclass(slots=True)
+class Credited:
+    """What became of a call's documents: an outcome each, in order, ready for JSON."""
+
+    outcomes: list[dict[str, Any]]
+    rejected: list[tuple[bytes, int, str, str, str]] = field(default_factory=list)
+
+
+def outcome(identifier: Any, name: str, **rest: str) -> dict[str, Any]:
+    """The answer for one activity."""
+    shown = identifier[:64] if isinstance(identifier, str) and identifier.isprintable() else None
+    return {"id": shown, "outcome": name, **rest}
+
+
+def rejection(identifier: Any, code: str, detail: str) -> dict[str, Any]:
+    """The answer for an activity that is refused."""
+    return outcome(identifier, "rejected", code=code, detail=detail)
+
+
+def credit(
+    tx: Connection,
+    vault: Vault,
+    catalogue: Catalogue,
+    provider: str,
+    documents: Sequence[Document | dict[str, Any]],
+    now: datetime,
+) -> Credited:
+    """Credit documents; a dict among them is an outcome already decided and is passed through."""
+    result = Credited([{}] * len(documents))
+    items = _quantify(vault, catalogue, provider, documents, now, result)
+    items = _resolve(tx, vault, provider, items, now, result)
+    items = _drop_duplicates(tx, vault, provider, items, result)
+    items, counters = _limit(tx, items, result)
+    _seal_openings(vault, items)
+    _append(tx, items, _fund(tx, items), now)
+    people.record_usage(tx, counters)
+    for item in items:
+        result.outcomes[item.position] = _accepted(item)
+    return result
+
+
+def _refuse(result: Credited, item: _Item, code: str, detail: str) -> None:
+    identifier = item.document.id
+    result.outcomes[item.position] = rejection(identifier, code, detail)
+    if item.who is not _NOBODY:
+        resident = bytes.fromhex(item.who.resident)
+        result.rejected.append((resident, item.position, identifier, code, detail))
+
+
+def _quantify(
+    vault: Vault,
+    catalogue: Catalogue,
+    provider: str,
+    documents: Sequence[Document | dict[str, Any]],
+    now: datetime,
+    result: Credited,
+) -> list[_Item]:
+    """Stages 1 and 2. A rejected document that has a known owner is told to the owner later."""
+    items = []
+    scope = f"activity:{provider}"
+    for position, document in enumerate(documents):
+        if isinstance(document, dict):
+            result.outcomes[position] = document
+            continue
+        try:
+            version, activity = read(
+                catalogue, document.scenario, document.occurred_at, document.quantities, now
+            )
+            reduction = quantify(version, activity)
+        except Rejected as error:
+            result.outcomes[position] = rejection(document.id, error.code, error.detail)
+            continue
+        entry_id = vault.entry_id(scope, document.key)
+        items.append(_Item(position, document, version, activity, reduction, entry_id))
+    return items
+
+
+def _resolve(
+    tx: Connection,
+    vault: Vault,
+    provider: str,
+    items: list[_Item],
+    now: datetime,
+    result: Credited,
+) -> list[_Item]:
+    """Stage 3. What nobody is bound to is kept until somebody is."""
+    subjects = list({item.document.subject for item in items})
+    members = people.resolve_and_lock(tx, provider, subjects) if subjects else {}
+    known, kept = [], []
+    for item in items:
+        document = item.document
+        item.who = members.get(document.subject, _NOBODY)
+        if item.who is _NOBODY:
+            content = orjson.dumps([document.scenario, document.occurred_at, document.quantities])
+            sealed = seal(vault.vault, content, document.subject)
+            kept.append((document.id, document.subject, sealed))
+            result.outcomes[item.position] = outcome(document.id, "unclaimed")
+        elif not item.who.consented:
+            _refuse(
+                result, item, "CONSENT_MISSING", "the resident has not consented to this source"
+            )
+        else:
+            known.append(item)
+    batches.put_unclaimed(tx, provider, kept, now)
+    return known
+
+
+def _drop_duplicates(
+    tx: Connection, vault: Vault, provider: str, items: list[_Item], result: Credited
+) -> list[_Item]:
+    """Stage 4. The same act again names its first entry; another act under its id is refused."""
+    arrivals = entries.known(tx, [item.entry_id for item in items]) if items else {}
+    first: dict[str, _Item] = {}
+    for item in items:
+        item.opening = item.document.opening(provider)
+        earlier = first.setdefault(item.entry_id, item)
+        if item.entry_id in arrivals:
+            same = _same_opening(tx, vault, item, arrivals[item.entry_id])
+        elif earlier is not item:
+            same = earlier.opening == item.opening
+        else:
+            continue
+        if same:
+            result.outcomes[item.position] = outcome(
+                item.document.id, "duplicate", entry_id=item.entry_id
+            )
+        else:
+            _refuse(
+                result,
+                item,
+                "ACTIVITY_ID_REUSED",
+                "this id was used for another activity; send a correction, or use a new id",
+            )
+    return [item for id, item in first.items() if id not in arrivals]
+
+
+def _same_opening(tx: Connection, vault: Vault, item: _Item, arrival: int) -> bool:
+    """Whether the credited act is this one; an act that cannot be read any more counts as same."""
+    sealed = people.opening(tx, arrival)
+    if sealed is None:
+        return True
+    try:
+        key = vault.subject_key(item.who.resident, item.who.wrapped_key)
+        return unseal(key, sealed, item.entry_id.encode())[SALT_BYTES:] == item.opening
+    except VaultError:
+        return False  # another resident's key: the id was used for somebody else's act
+
+
+def _limit(
+    tx: Connection, items: list[_Item], result: Credited
+) -> tuple[list[_Item], dict[people.UsageKey, Usage]]:
+    """Stage 5. Returns what goes on, and the counters as they then stand."""
+    wanted: dict[people.UsageKey, None] = {}
+    for item in items:
+        for scenario, period in needs(item.version, item.activity):
+            wanted[item.who.resident, scenario, period] = None
+    usage = people.usage(tx, wanted)
+    changed: dict[people.UsageKey, Usage] = {}
+    granted = []
+    for item in items:
+        resident = item.who.resident
+        own = {
+            key: usage[full]
+            for key in needs(item.version, item.activity)
+            if (full := (resident, *key)) in usage
+        }
+        try:
+            item.granted = grant(item.version, item.activity, item.reduction, own)
+        except Rejected as error:
+            _refuse(result, item, error.code, error.detail)
+            continue
+        after = record(item.version, item.activity, item.reduction.mg, item.granted.points, own)
+        for key, value in after.items():
+            usage[resident, *key] = changed[resident, *key] = value
+        granted.append(item)
+    return granted, changed
+
+
+def _fund(tx: Connection, items: list[_Item]) -> dict[str, str]:
+    """Stage 7. Returns the paying budget of each scenario; marks those that have to wait."""
+    scopes = budgets.scopes(tx)
+    payers = {item.version.scenario: "" for item in items}
+    for scenario in payers:
+        payers[scenario] = budgets.payer(scopes, scenario) or ""
+    left = budgets.lock(tx, {token for token in payers.values() if token})
+    for item in items:
+        points, budget = item.granted.points, payers[item.version.scenario]
+        if points == 0:
+            continue
+        if points <= left.get(budget, 0):
+            left[budget] -= points
+        else:
+            item.waits = True
+            left[budget] = 0  # whoever comes after the first in line stands behind it
+    return payers
+
+
+def _seal_openings(vault: Vault, items: list[_Item]) -> None:
+    """Stage 6. What a person did, salted, under the person's own key; the ledger only commits."""
+    salts = os.urandom(SALT_BYTES * len(items))
+    keys: dict[str, bytes] = {}
+    for n, item in enumerate(items):
+        resident, wrapped, _ = item.who
+        if resident not in keys:
+            keys[resident] = vault.subject_key(resident, wrapped)
+        salt = salts[n * SALT_BYTES : (n + 1) * SALT_BYTES]
+        item.commitment = commit(salt, item.opening)
+        item.sealed = seal(keys[resident], salt + item.opening, item.entry_id.encode())
+
+
+def _append(
+    tx: Connection, items: list[_Item], payers: Mapping[str, str], now: datetime
+) -> None:
+    """Stage 8."""
+    owed = people.debts(tx, list({item.who.resident for item in items}))
+    at, today = instant(now), now.astimezone(CITY_ZONE).date()
+    made = [_issue(item, at, today, payers[item.version.scenario], owed) for item in items]
+    arrivals = entries.append(tx, made)
+    people.put_openings(tx, [(a, item.sealed) for a, item in zip(arrivals, items, strict=True)])
+    budgets.park(
+        tx,
+        [
+            (
+                arrival,
+                item.entry_id,
+                item.who.resident,
+                payers[item.version.scenario],
+                item.granted.points,
+            )
+            for arrival, item in zip(arrivals, items, strict=True)
+            if item.waits
+        ],
+    )
+
+
+def _issue(
+    item: _Item, at: str, today: date, budget: str, owed: dict[str, dict[Asset, int]]
+) -> Entry:
+    version, granted = item.version, item.granted
+    entry = issue(
+        id=item.entry_id,
+        at=at,
+        resident=item.who.resident,
+        rule=Rule(version.scenario, version.number, version.digest),
+        commitment=item.commitment,
+        reduction_mg=item.reduction.mg,
+        vintage=item.activity.year,
+        points=0 if item.waits else granted.points,
+        bucket=expiry_bucket(today, version.rate.validity_months),
+        budget=budget,
+        awaiting=granted.points if item.waits else 0,
+        withheld=granted.withheld,
+        debt=owed.get(item.who.resident, _NO_DEBT),
+    )
+    if owed:
+        people.repay(owed, entry)
+    return entry
+
+
+def _accepted(item: _Item) -> dict[str, Any]:
+    rest = {
+        "entry_id": item.entry_id,
+        "reduction_mg": str(item.reduction.mg),
+        "points": "0" if item.waits else str(item.granted.points),
+    }
+    if item.waits:
+        rest |= {"waiting_points": str(item.granted.points), "reason": "WAITING_FOR_BUDGET"}
+    elif item.granted.cap:
+        rest |= {"withheld_points": str(item.granted.withheld), "reason": "CAP_REACHED"}
+    return outcome(item.document.id, "accepted", **rest)

@@ -1,0 +1,65 @@
+"""Join a resident and bind a provider's identifier; what came before the binding is credited."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from secrets import token_hex
+
+import orjson
+from sqlalchemy import Connection, Engine
+
+from app.flows.credit import Document, credit
+from app.store import batches, people
+from app.store.catalogue import Registry
+from app.vault import Vault, unseal
+
+
+def join(tx: Connection, vault: Vault, district: str, now: datetime) -> str:
+    """Add a resident; return the account token."""
+    resident = token_hex(16)
+    people.join(tx, resident, vault.new_subject_key(resident), district, now)
+    return resident
+
+
+def enroll(
+    engine: Engine,
+    vault: Vault,
+    registry: Registry,
+    provider: str,
+    subjects: Sequence[str],
+    district: str,
+    now: datetime,
+) -> dict[str, str]:
+    """Make a consenting resident for each identifier that has none; return everybody's token.
+
+    For demo and test mode, where nobody can be asked.
+    """
+    hashed = {vault.subject(provider, subject): subject for subject in subjects}
+    with engine.begin() as tx:
+        known = people.bound_to(tx, list(hashed))
+        for subject in hashed:
+            if subject not in known:
+                known[subject] = join(tx, vault, district, now)
+                people.bind(tx, subject, known[subject], provider, now)
+                claim(tx, vault, registry, provider, subject, now)
+    return {hashed[subject]: resident for subject, resident in known.items()}
+
+
+def claim(
+    tx: Connection,
+    vault: Vault,
+    registry: Registry,
+    provider: str,
+    subject: bytes,
+    now: datetime,
+) -> int:
+    """Credit what a provider reported for this identifier before it was bound, in time order."""
+    documents = []
+    for item in batches.take_unclaimed(tx, provider, subject):
+        content = orjson.loads(unseal(vault.vault, item.sealed, subject))
+        documents.append(Document(item.activity_id, subject, *content, key=item.activity_id))
+    documents.sort(key=lambda document: datetime.fromisoformat(document.occurred_at))
+    if documents:
+        credit(tx, vault, registry.current(tx), provider, documents, now)
+    return len(documents)

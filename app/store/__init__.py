@@ -1,0 +1,1 @@
+"""SQL lives here and only here. A store function takes the caller's transaction and never commits."""

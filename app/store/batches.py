@@ -1,0 +1,137 @@
+"""What providers sent: batches with their receipts, rejections, and acts nobody claimed yet."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterable
+from datetime import datetime
+from typing import NamedTuple
+
+from sqlalchemy import Connection, text
+
+from app.store.db import copy_in
+
+
+class Known(NamedTuple):
+    """A batch already answered: the digest of its body, and the answer's bytes."""
+
+    body_digest: bytes
+    receipt: bytes
+
+
+def claim(tx: Connection, provider: str, batch_id: str) -> Known | None:
+    """Wait for anybody who handles this batch now; return the answer if it was given already."""
+    name = f"batch\0{provider}\0{batch_id}"
+    tx.execute(text("SELECT pg_advisory_xact_lock(hashtextextended(:name, 0))"), {"name": name})
+    return find(tx, provider, batch_id)
+
+
+def find(tx: Connection, provider: str, batch_id: str) -> Known | None:
+    """The stored receipt of a batch."""
+    row = tx.execute(
+        text(
+            "SELECT body_digest, receipt FROM batches"
+            " WHERE provider = :provider AND batch_id = :batch_id"
+        ),
+        {"provider": provider, "batch_id": batch_id},
+    ).first()
+    return Known(row.body_digest, zlib.decompress(row.receipt)) if row else None
+
+
+def store(
+    tx: Connection, provider: str, batch_id: str, digest: bytes, receipt: bytes, now: datetime
+) -> None:
+    """Keep the answer to a batch. It is never changed."""
+    tx.execute(
+        text(
+            "INSERT INTO batches (provider, batch_id, body_digest, received_at, receipt)"
+            " VALUES (:provider, :batch_id, :digest, :now, :receipt)"
+        ),
+        {
+            "provider": provider,
+            "batch_id": batch_id,
+            "digest": digest,
+            "now": now,
+            "receipt": zlib.compress(receipt, 1),
+        },
+    )
+
+
+def put_rejections(
+    tx: Connection, rows: Iterable[tuple[bytes, str, str, int, str, str, str, datetime]]
+) -> None:
+    """Keep (resident, provider, batch, position, activity, code, detail, now) for 'why not'."""
+    copy_in(
+        tx,
+        "rejections",
+        {
+            "resident": "bytea",
+            "provider": "text",
+            "batch_id": "text",
+            "position": "int4",
+            "activity_id": "text",
+            "code": "text",
+            "detail": "text",
+            "recorded_at": "timestamptz",
+        },
+        rows,
+    )
+
+
+class Unclaimed(NamedTuple):
+    """An act whose resident is not bound yet; its content is sealed under the vault's key."""
+
+    activity_id: str
+    sealed: bytes
+    received_at: datetime
+
+
+def put_unclaimed(
+    tx: Connection, provider: str, rows: Iterable[tuple[str, bytes, bytes]], now: datetime
+) -> None:
+    """Keep (activity id, subject hash, sealed document) until the resident binds."""
+    items = list(rows)
+    if not items:
+        return
+    tx.execute(
+        text(
+            "INSERT INTO unclaimed (provider, activity_id, subject, sealed, received_at)"
+            " SELECT :provider, u.*, :now FROM unnest(CAST(:ids AS text[]),"
+            " CAST(:subjects AS bytea[]), CAST(:sealed AS bytea[])) AS u"
+            " ON CONFLICT DO NOTHING"
+        ),
+        {
+            "provider": provider,
+            "now": now,
+            "ids": [item[0] for item in items],
+            "subjects": [item[1] for item in items],
+            "sealed": [item[2] for item in items],
+        },
+    )
+
+
+def take_unclaimed(tx: Connection, provider: str, subject: bytes) -> list[Unclaimed]:
+    """Remove and return what waited for this identifier."""
+    rows = tx.execute(
+        text(
+            "DELETE FROM unclaimed WHERE provider = :provider AND subject = :subject"
+            " RETURNING activity_id, sealed, received_at"
+        ),
+        {"provider": provider, "subject": subject},
+    )
+    return [Unclaimed(*row) for row in rows]
+
+
+def unclaimed_page(
+    tx: Connection, provider: str, after: str, limit: int
+) -> list[tuple[str, datetime]]:
+    """A page of a provider's unclaimed activity ids, in their own order."""
+    rows = tx.execute(
+        text(
+            "SELECT activity_id, received_at FROM unclaimed"
+            " WHERE provider = :provider AND activity_id > :after"
+            " ORDER BY activity_id LIMIT :limit"
+        ),
+        {"provider": provider, "after": after, "limit": limit},
+    )
+    return [(row.activity_id, row.received_at) for row in rows]

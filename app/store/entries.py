@@ -1,0 +1,144 @@
+"""The only door into the ledger: `append`. Every way points move ends here, in its caller's transaction.
+
+The writer takes no lock on the log. Its callers have locked people first, then budgets, each in
+sorted order; `append` changes guarded balances, and only then draws arrival numbers, so that for
+any account the order of arrivals is the order of commits and sealing in that order replays legally.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import Any
+
+from sqlalchemy import Connection, text
+
+from app.store.db import copy_in
+from ledger.entries import Entry
+from ledger.errors import Insufficient
+from ledger.merkle import leaf_hash
+
+_ENTRY = {"arrival": "int8", "id": "bytea", "kind": "text", "payload": "bytea"}
+_POSTING = {
+    "arrival": "int8",
+    "amount": "int8",
+    "account": "bytea",
+    "bucket": "int4",
+    "account_kind": "int2",
+    "asset": "int2",
+}
+_OUTBOX = {"arrival": "int8", "leaf_hash": "bytea"}
+
+_Balance = tuple[bytes, int, int, int]  # account key, kind code, asset code, bucket
+
+_DELTAS = """unnest(CAST(:account AS bytea[]), CAST(:kind AS smallint[]),
+    CAST(:asset AS smallint[]), CAST(:bucket AS integer[]), CAST(:amount AS bigint[]))
+    AS d (account, account_kind, asset, bucket, amount)"""
+_DEBIT = text(f"""
+UPDATE balances b SET amount = b.amount - d.amount FROM {_DELTAS}
+WHERE (b.account, b.account_kind, b.asset, b.bucket)
+    = (d.account, d.account_kind, d.asset, d.bucket) AND b.amount >= d.amount""")
+_CREDIT = text(f"""
+INSERT INTO balances AS b (account, account_kind, asset, bucket, amount)
+SELECT * FROM {_DELTAS}
+ON CONFLICT (account, account_kind, asset, bucket) DO UPDATE SET amount = b.amount + excluded.amount
+""")
+_ARRIVALS = text("SELECT nextval('arrivals') FROM generate_series(1, :n)")
+
+
+def append(tx: Connection, entries: Sequence[Entry]) -> list[int]:
+    """Write entries, their postings and outbox rows; return their arrival numbers, in order.
+
+    Raises Insufficient if a guarded balance would fall below zero, and IntegrityError (from the
+    unique id) if an entry with the same scope and key was written meanwhile; the caller's
+    transaction is then to be rolled back.
+    """
+    if not entries:
+        return []
+    postings: list[tuple[Any, ...]] = []
+    deltas: dict[_Balance, int] = defaultdict(int)
+    counts: list[int] = []
+    for entry in entries:
+        for account, asset, bucket, amount in entry.postings:
+            key, kind = account.key, account.kind.code
+            postings.append((amount, key, bucket, kind, asset.code))
+            if kind < 10:
+                deltas[key, kind, asset.code, bucket] += amount
+        counts.append(len(entry.postings))
+    _debit(tx, {key: -amount for key, amount in deltas.items() if amount < 0})
+    _move(tx, _CREDIT, {key: amount for key, amount in deltas.items() if amount > 0})
+    arrivals, payloads = _write(tx, entries)
+    lines = (arrival for arrival, n in zip(arrivals, counts, strict=True) for _ in range(n))
+    copy_in(
+        tx,
+        "postings",
+        _POSTING,
+        ((arrival, *posting) for arrival, posting in zip(lines, postings, strict=True)),
+    )
+    copy_in(
+        tx,
+        "outbox",
+        _OUTBOX,
+        ((a, leaf_hash(payload)) for a, payload in zip(arrivals, payloads, strict=True)),
+    )
+    return arrivals
+
+
+def write_for_sealer(tx: Connection, entry: Entry) -> tuple[int, bytes]:
+    """Write an entry without postings that its caller seals itself; its arrival and leaf hash."""
+    (arrival,), (payload,) = _write(tx, [entry])
+    return arrival, leaf_hash(payload)
+
+
+def _write(tx: Connection, entries: Sequence[Entry]) -> tuple[list[int], list[bytes]]:
+    arrivals: list[int] = list(tx.execute(_ARRIVALS, {"n": len(entries)}).scalars())
+    payloads = [entry.payload() for entry in entries]
+    copy_in(
+        tx,
+        "entries",
+        _ENTRY,
+        (
+            (arrival, bytes.fromhex(entry.id), entry.kind, payload)
+            for arrival, entry, payload in zip(arrivals, entries, payloads, strict=True)
+        ),
+    )
+    return arrivals, payloads
+
+
+def _debit(tx: Connection, debits: dict[_Balance, int]) -> None:
+    if debits and _move(tx, _DEBIT, debits) != len(debits):
+        raise Insufficient("An account does not hold what this entry takes from it.")
+
+
+def _move(tx: Connection, statement: Any, amounts: dict[_Balance, int]) -> int:
+    """Apply one signed list of changes in sorted order; return how many rows changed."""
+    if not amounts:
+        return 0
+    rows = sorted(amounts.items())
+    return tx.execute(
+        statement,
+        {
+            "account": [key[0] for key, _ in rows],
+            "kind": [key[1] for key, _ in rows],
+            "asset": [key[2] for key, _ in rows],
+            "bucket": [key[3] for key, _ in rows],
+            "amount": [amount for _, amount in rows],
+        },
+    ).rowcount
+
+
+def find(tx: Connection, entry_id: str) -> tuple[int, Entry] | None:
+    """The entry of this id with its arrival number, or None."""
+    row = tx.execute(
+        text("SELECT arrival, payload FROM entries WHERE id = :id"), {"id": bytes.fromhex(entry_id)}
+    ).first()
+    return (row.arrival, Entry.parse(row.payload)) if row else None
+
+
+def known(tx: Connection, ids: Sequence[str]) -> dict[str, int]:
+    """Which of these entry ids exist already, with their arrival numbers."""
+    rows = tx.execute(
+        text("SELECT id, arrival FROM entries WHERE id = ANY(:ids)"),
+        {"ids": [bytes.fromhex(entry_id) for entry_id in ids]},
+    )
+    return {row.id.hex(): row.arrival for row in rows}

@@ -1,0 +1,52 @@
+"""Figures about the whole city for health, metrics and the open budget page."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from sqlalchemy import Connection, text
+
+from ledger.accounts import AccountKind, Asset
+
+
+class Backlog(NamedTuple):
+    """The log's size, and what waits to be sealed: how many entries, and the oldest one's bytes."""
+
+    size: int
+    pending: int
+    oldest: bytes | None
+
+
+class BudgetFigures(NamedTuple):
+    """One budget in points: what is left for new acts, and what waits for more money."""
+
+    name: str
+    scope: str
+    left_points: int
+    waiting_points: int
+
+
+def backlog(tx: Connection) -> Backlog:
+    """How far the sealer is behind."""
+    row = tx.execute(
+        text(
+            "SELECT (SELECT size FROM log_head), (SELECT count(*) FROM outbox),"
+            " (SELECT e.payload FROM outbox o JOIN entries e USING (arrival)"
+            " ORDER BY o.arrival LIMIT 1)"
+        )
+    ).one()
+    return Backlog(*row)
+
+
+_BUDGETS = text("""
+SELECT b.name, b.scope,
+  coalesce((SELECT sum(l.amount) FROM balances l
+    WHERE (l.account, l.account_kind, l.asset) = (b.token, :budget, :point)), 0)::bigint,
+  coalesce((SELECT sum(w.points) FROM waiting w WHERE w.budget = b.token), 0)::bigint
+FROM budgets b ORDER BY b.scope""")
+
+
+def budgets(tx: Connection) -> list[BudgetFigures]:
+    """Every budget as it stands."""
+    codes = {"budget": AccountKind.BUDGET.code, "point": Asset.POINT.code}
+    return [BudgetFigures(*row) for row in tx.execute(_BUDGETS, codes)]

@@ -1,0 +1,159 @@
+"""The log's tables: the head and its edge, leaves, tiles, checkpoints, and the folded open sums."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from typing import NamedTuple
+
+from sqlalchemy import Connection, text
+
+from app.store.db import copy_in
+from ledger.accounts import AccountKind, Asset
+from ledger.tiles import Edge, Tile
+
+
+class Head(NamedTuple):
+    """The sealed log: how many leaves, the partial tiles, and the last business day closed."""
+
+    size: int
+    edge: Edge
+    day: int | None
+
+
+class Pending(NamedTuple):
+    """An appended entry that is not in the tree yet."""
+
+    arrival: int
+    leaf_hash: bytes
+
+
+def lock_head(tx: Connection) -> Head | None:
+    """The head, locked; None if another sealer holds it."""
+    row = tx.execute(text("SELECT size, edge, day FROM log_head FOR UPDATE SKIP LOCKED")).first()
+    return Head(row.size, Edge(tuple(row.edge)), row.day) if row else None
+
+
+def head(tx: Connection) -> Head:
+    """The head as it stands."""
+    row = tx.execute(text("SELECT size, edge, day FROM log_head")).one()
+    return Head(row.size, Edge(tuple(row.edge)), row.day)
+
+
+def set_head(tx: Connection, edge: Edge, day: int) -> None:
+    """Move the head."""
+    tx.execute(
+        text("UPDATE log_head SET size = :size, edge = CAST(:edge AS bytea[]), day = :day"),
+        {"size": edge.size, "edge": list(edge.levels), "day": day},
+    )
+
+
+def take_pending(tx: Connection, limit: int) -> list[Pending]:
+    """Take the first of the outbox, in arrival order."""
+    rows = tx.execute(
+        text(
+            "DELETE FROM outbox WHERE arrival = ANY(ARRAY("
+            "SELECT arrival FROM outbox ORDER BY arrival LIMIT :limit))"
+            " RETURNING arrival, leaf_hash"
+        ),
+        {"limit": limit},
+    )
+    return sorted(Pending(row[0], row[1]) for row in rows)
+
+
+def put_leaves(tx: Connection, first: int, arrivals: Sequence[int]) -> None:
+    """Give these arrivals the next leaf indexes."""
+    copy_in(tx, "leaves", {"leaf": "int8", "arrival": "int8"}, enumerate(arrivals, first))
+
+
+def put_tiles(tx: Connection, tiles: Iterable[tuple[Tile, bytes]]) -> None:
+    """Keep tiles that became full."""
+    copy_in(
+        tx,
+        "tiles",
+        {"level": "int2", "n": "int8", "hashes": "bytea"},
+        ((tile.level, tile.index, hashes) for tile, hashes in tiles),
+    )
+
+
+_FOLD = text("""
+INSERT INTO open_balances AS o (account_kind, account, asset, amount)
+SELECT p.account_kind, p.account, p.asset, sum(p.amount)
+FROM postings p
+WHERE p.arrival BETWEEN :low AND :high AND p.account_kind > 10
+  AND p.arrival = ANY(CAST(:arrivals AS bigint[]))
+GROUP BY 1, 2, 3
+ON CONFLICT (account_kind, account, asset) DO UPDATE SET amount = o.amount + excluded.amount""")
+
+
+def fold_open(tx: Connection, arrivals: Sequence[int]) -> None:
+    """Add these (sorted) entries' postings on open accounts to the folded sums."""
+    tx.execute(_FOLD, {"low": arrivals[0], "high": arrivals[-1], "arrivals": list(arrivals)})
+
+
+_KIND_NAMES = {kind.code: str(kind) for kind in AccountKind}
+_ASSET_NAMES = {asset.code: str(asset) for asset in Asset}
+
+
+def open_totals(tx: Connection) -> dict[str, int]:
+    """Folded sums by '<account kind>:<asset>', as a `day.closed` entry states them."""
+    rows = tx.execute(
+        text(
+            "SELECT account_kind, asset, sum(amount) AS total FROM open_balances"
+            " GROUP BY account_kind, asset HAVING sum(amount) <> 0"
+        )
+    )
+    return {
+        f"{_KIND_NAMES[row.account_kind]}:{_ASSET_NAMES[row.asset]}": int(row.total) for row in rows
+    }
+
+
+def put_checkpoint(tx: Connection, size: int, note: str, now: datetime) -> None:
+    """Keep a signed checkpoint."""
+    tx.execute(
+        text("INSERT INTO checkpoints (size, note, sealed_at) VALUES (:size, :note, :now)"),
+        {"size": size, "note": note, "now": now},
+    )
+
+
+def latest_checkpoint(tx: Connection) -> str | None:
+    """The newest signed checkpoint; None before the first seal."""
+    return tx.execute(text("SELECT note FROM checkpoints ORDER BY size DESC LIMIT 1")).scalar()
+
+
+def read_tile(tx: Connection, tile: Tile) -> bytes:
+    """The hashes of a tile, full or cut to its width; empty if the log has not grown so far.
+
+    A partial tile is the head of the full one that followed it, or of the edge.
+    """
+    hashes: bytes | None = tx.execute(
+        text("SELECT hashes FROM tiles WHERE level = :level AND n = :n"),
+        {"level": tile.level, "n": tile.index},
+    ).scalar()
+    if hashes is None:
+        last = head(tx)
+        levels = last.edge.levels
+        if tile.level < len(levels) and last.size >> 8 * (tile.level + 1) == tile.index:
+            hashes = levels[tile.level]
+    wanted = tile.width * 32
+    return hashes[:wanted] if hashes and len(hashes) >= wanted else b""
+
+
+def leaf_of(tx: Connection, arrival: int) -> int | None:
+    """The leaf index of an entry; None while it is not sealed."""
+    return tx.execute(
+        text("SELECT leaf FROM leaves WHERE arrival = :arrival"), {"arrival": arrival}
+    ).scalar()
+
+
+def payloads(tx: Connection, first: int, count: int) -> list[bytes]:
+    """The payloads of `count` leaves from `first` on."""
+    return list(
+        tx.execute(
+            text(
+                "SELECT e.payload FROM leaves l JOIN entries e USING (arrival)"
+                " WHERE l.leaf >= :first AND l.leaf < :last ORDER BY l.leaf"
+            ),
+            {"first": first, "last": first + count},
+        ).scalars()
+    )

@@ -1,0 +1,201 @@
+"""Residents, what binds them to providers' identifiers, their consents, openings and counters."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+from typing import NamedTuple
+
+from sqlalchemy import Connection, text
+
+from app.store.db import copy_in
+from ledger.accounts import AccountKind, Asset
+from ledger.entries import Entry
+from scenarios import Usage
+
+
+class Member(NamedTuple):
+    """A resident as intake needs one: account token, wrapped key, and whether this source may."""
+
+    resident: str
+    wrapped_key: bytes
+    consented: bool
+
+
+_ASSETS = {asset.code: asset for asset in Asset}
+
+
+def join(tx: Connection, resident: str, wrapped_key: bytes, district: str, now: datetime) -> None:
+    """Add a resident under a random account token."""
+    tx.execute(
+        text(
+            "INSERT INTO residents (id, wrapped_key, district, joined_at)"
+            " VALUES (:id, :key, :district, :now)"
+        ),
+        {"id": bytes.fromhex(resident), "key": wrapped_key, "district": district, "now": now},
+    )
+
+
+def bind(tx: Connection, subject: bytes, resident: str, provider: str, now: datetime) -> bool:
+    """Tie a provider's hashed identifier to a resident, with consent to that source.
+
+    Returns False if the identifier is bound already (to this or another resident).
+    """
+    parameters = {
+        "subject": subject,
+        "resident": bytes.fromhex(resident),
+        "provider": provider,
+        "now": now,
+    }
+    bound = tx.execute(
+        text(
+            "INSERT INTO bindings (subject, resident, provider, bound_at)"
+            " VALUES (:subject, :resident, :provider, :now) ON CONFLICT DO NOTHING"
+        ),
+        parameters,
+    ).rowcount
+    if bound:
+        tx.execute(
+            text(
+                "INSERT INTO consents (resident, provider, given_at)"
+                " VALUES (:resident, :provider, :now)"
+                " ON CONFLICT (resident, provider) DO UPDATE"
+                " SET given_at = :now, withdrawn_at = NULL WHERE consents.withdrawn_at IS NOT NULL"
+            ),
+            parameters,
+        )
+    return bound == 1
+
+
+def bound_to(tx: Connection, subjects: Sequence[bytes]) -> dict[bytes, str]:
+    """Which of these hashed identifiers are bound, and to whom."""
+    rows = tx.execute(
+        text("SELECT subject, resident FROM bindings WHERE subject = ANY(:subjects)"),
+        {"subjects": list(subjects)},
+    )
+    return {row.subject: row.resident.hex() for row in rows}
+
+
+_RESOLVE = text("""
+SELECT s.subject, r.id, r.wrapped_key, c.given_at IS NOT NULL AND c.withdrawn_at IS NULL AS consented
+FROM unnest(CAST(:subjects AS bytea[])) AS s (subject)
+JOIN bindings b ON b.subject = s.subject
+JOIN residents r ON r.id = b.resident
+LEFT JOIN consents c ON c.resident = r.id AND c.provider = :provider
+ORDER BY r.id FOR NO KEY UPDATE OF r""")
+
+
+def resolve_and_lock(
+    tx: Connection, provider: str, subjects: Sequence[bytes]
+) -> dict[bytes, Member]:
+    """Whom these identifiers mean; locks those residents, in order, until the transaction ends.
+
+    The lock covers all that is derived from a resident's history: wallet, debt and counters.
+    """
+    rows = tx.execute(_RESOLVE, {"subjects": list(subjects), "provider": provider})
+    return {row[0]: Member(row[1].hex(), row[2], row[3]) for row in rows}
+
+
+def lock(tx: Connection, resident: str) -> bytes | None:
+    """Lock one resident; return the wrapped key, or None if there is no such living account."""
+    return tx.execute(
+        text(
+            "SELECT wrapped_key FROM residents WHERE id = :id AND erased_at IS NULL"
+            " FOR NO KEY UPDATE"
+        ),
+        {"id": bytes.fromhex(resident)},
+    ).scalar()
+
+
+def debts(tx: Connection, residents: Sequence[str]) -> dict[str, dict[Asset, int]]:
+    """What each resident owes, of those who owe anything."""
+    owed: dict[str, dict[Asset, int]] = {}
+    for row in tx.execute(
+        text(
+            "SELECT account, asset, amount FROM balances WHERE account = ANY(:residents)"
+            " AND account_kind = :kind AND amount > 0"
+        ),
+        {"residents": [bytes.fromhex(r) for r in residents], "kind": AccountKind.DEBT.code},
+    ):
+        owed.setdefault(row.account.hex(), {})[_ASSETS[row.asset]] = row.amount
+    return owed
+
+
+def repay(owed: dict[str, dict[Asset, int]], entry: Entry) -> None:
+    """Keep what is owed in step with an entry that repays some of it."""
+    for account, asset, _, amount in entry.postings:
+        if account.kind is AccountKind.DEBT:
+            owed[account.token][asset] += amount
+
+
+def wallet(tx: Connection, resident: str) -> dict[tuple[Asset, int], int]:
+    """The resident's own balances: (asset, bucket) -> amount, without empty buckets."""
+    rows = tx.execute(
+        text(
+            "SELECT asset, bucket, amount FROM balances"
+            " WHERE account = :id AND account_kind = :kind AND amount > 0"
+        ),
+        {"id": bytes.fromhex(resident), "kind": AccountKind.RESIDENT.code},
+    )
+    return {(_ASSETS[row.asset], row.bucket): row.amount for row in rows}
+
+
+UsageKey = tuple[str, str, int]  # resident, scenario, period (YYYYMMDD or YYYYMM)
+
+_USAGE = text("""
+SELECT u.resident, u.scenario, u.period, u.count, u.reduction_mg, u.points
+FROM unnest(CAST(:residents AS bytea[]), CAST(:scenarios AS text[]), CAST(:periods AS integer[]))
+  AS k (resident, scenario, period)
+JOIN usage u ON (u.resident, u.period, u.scenario) = (k.resident, k.period, k.scenario)""")
+_RECORD = text("""
+INSERT INTO usage (resident, scenario, period, count, reduction_mg, points)
+SELECT * FROM unnest(CAST(:residents AS bytea[]), CAST(:scenarios AS text[]),
+  CAST(:periods AS integer[]), CAST(:counts AS integer[]), CAST(:reductions AS bigint[]),
+  CAST(:points AS bigint[]))
+ON CONFLICT (resident, period, scenario) DO UPDATE
+SET count = excluded.count, reduction_mg = excluded.reduction_mg, points = excluded.points""")
+
+
+def usage(tx: Connection, keys: Iterable[UsageKey]) -> dict[UsageKey, Usage]:
+    """The counters of these keys, of those that were ever counted."""
+    wanted = list(keys)
+    if not wanted:
+        return {}
+    rows = tx.execute(_USAGE, _keys(wanted))
+    return {(row[0].hex(), row[1], row[2]): Usage(row[3], row[4], row[5]) for row in rows}
+
+
+def record_usage(tx: Connection, counters: Mapping[UsageKey, Usage]) -> None:
+    """Store counters as they now stand; their residents are locked."""
+    if not counters:
+        return
+    rows = sorted(counters.items())
+    tx.execute(
+        _RECORD,
+        {
+            **_keys([key for key, _ in rows]),
+            "counts": [value.count for _, value in rows],
+            "reductions": [value.reduction_mg for _, value in rows],
+            "points": [value.points for _, value in rows],
+        },
+    )
+
+
+def _keys(keys: Sequence[UsageKey]) -> dict[str, list[object]]:
+    return {
+        "residents": [bytes.fromhex(key[0]) for key in keys],
+        "scenarios": [key[1] for key in keys],
+        "periods": [key[2] for key in keys],
+    }
+
+
+def put_openings(tx: Connection, openings: Iterable[tuple[int, bytes]]) -> None:
+    """Store sealed openings by their entry's arrival number."""
+    copy_in(tx, "openings", {"arrival": "int8", "sealed": "bytea"}, openings)
+
+
+def opening(tx: Connection, arrival: int) -> bytes | None:
+    """One entry's sealed opening; None if it has none or its person was erased."""
+    return tx.execute(
+        text("SELECT sealed FROM openings WHERE arrival = :arrival"), {"arrival": arrival}
+    ).scalar()

@@ -1,0 +1,81 @@
+"""Providers, their verification keys, and the nonces of requests already taken."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import NamedTuple
+
+from sqlalchemy import Connection, text
+
+
+class ProviderKey(NamedTuple):
+    """A key a provider's requests are verified with: `algorithm` is ed25519 or rsa-sha256,
+    `public_key` its SubjectPublicKeyInfo in DER."""
+
+    provider: str
+    algorithm: str
+    public_key: bytes
+    revoked_at: datetime | None
+
+
+def add(tx: Connection, code: str, name: str, now: datetime) -> bool:
+    """Add a provider; False if the code is taken."""
+    statement = text(
+        "INSERT INTO providers (code, name, created_at) VALUES (:code, :name, :now)"
+        " ON CONFLICT DO NOTHING"
+    )
+    return tx.execute(statement, {"code": code, "name": name, "now": now}).rowcount == 1
+
+
+def add_key(
+    tx: Connection, key_id: str, provider: str, algorithm: str, public_key: bytes, now: datetime
+) -> None:
+    """Give a provider one more key. Raises IntegrityError for an id in use or no such provider."""
+    tx.execute(
+        text(
+            "INSERT INTO provider_keys (key_id, provider, algorithm, public_key, created_at)"
+            " VALUES (:key_id, :provider, :algorithm, :public_key, :now)"
+        ),
+        {
+            "key_id": key_id,
+            "provider": provider,
+            "algorithm": algorithm,
+            "public_key": public_key,
+            "now": now,
+        },
+    )
+
+
+def revoke_key(tx: Connection, key_id: str, at: datetime) -> bool:
+    """Refuse a key from that moment on (now, or the planned end of a rotation)."""
+    statement = text(
+        "UPDATE provider_keys SET revoked_at = :at"
+        " WHERE key_id = :key_id AND (revoked_at IS NULL OR revoked_at > :at)"
+    )
+    return tx.execute(statement, {"key_id": key_id, "at": at}).rowcount == 1
+
+
+def find_key(tx: Connection, key_id: str) -> ProviderKey | None:
+    """The key of this id, revoked or not."""
+    row = tx.execute(
+        text(
+            "SELECT provider, algorithm, public_key, revoked_at FROM provider_keys"
+            " WHERE key_id = :key_id"
+        ),
+        {"key_id": key_id},
+    ).first()
+    return ProviderKey(*row) if row else None
+
+
+def remember_nonce(tx: Connection, key_id: str, nonce: str, now: datetime) -> bool:
+    """Take a nonce; False if this key used it before."""
+    statement = text(
+        "INSERT INTO nonces (key_id, nonce, seen_at) VALUES (:key_id, :nonce, :now)"
+        " ON CONFLICT DO NOTHING"
+    )
+    return tx.execute(statement, {"key_id": key_id, "nonce": nonce, "now": now}).rowcount == 1
+
+
+def forget_nonces(tx: Connection, before: datetime) -> int:
+    """Drop nonces taken before that moment, which no fresh timestamp can bring back."""
+    return tx.execute(text("DELETE FROM nonces WHERE seen_at < :before"), {"before": before}).rowcount

@@ -1,0 +1,80 @@
+"""What a process is made of, put together once at start and handed to whoever needs it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+
+import redis
+from flask import Flask, current_app
+from sqlalchemy import Engine
+
+from app.config import Config, ConfigError
+from app.store import embedded
+from app.store.catalogue import Registry
+from app.store.db import db
+from app.vault import Vault, open_vault
+
+Clock = Callable[[], datetime]
+
+_REDIS_TIMEOUT_S = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Wired:
+    """The parts: settings, database engine, secrets, Redis, the published catalogue, the clock."""
+
+    config: Config
+    engine: Engine
+    vault: Vault
+    redis: redis.Redis
+    registry: Registry
+    clock: Clock
+
+
+def utc_now() -> datetime:
+    """The clock of every process; tests hand in their own."""
+    return datetime.now(UTC)
+
+
+def with_servers(config: Config) -> Config:
+    """The settings with every address filled in, starting embedded servers for those missing."""
+    if config.database_url is None:
+        url, owner = embedded.start_postgres(config.data_dir / "postgres")
+        config = replace(config, database_url=url, owner_url=owner)
+    if config.redis_url is None:
+        config = replace(config, redis_url=embedded.start_valkey(config.data_dir / "valkey"))
+    return config
+
+
+def wire(app: Flask, config: Config, clock: Clock = utc_now) -> Wired:
+    """Put the parts together and hang them on the app. Raises ConfigError."""
+    if config.database_url is None or config.redis_url is None:
+        raise ConfigError("DATABASE_URL or REDIS_URL is not set; `puhui serve` can start its own")
+    app.config["SQLALCHEMY_DATABASE_URI"] = config.database_url
+    app.config["SQLALCHEMY_ENGINE_OPTIONS"] = {"pool_size": 8, "max_overflow": 8}
+    db.init_app(app)
+    with app.app_context():
+        engine = db.engine
+    parts = Wired(
+        config=config,
+        engine=engine,
+        vault=open_vault(config.keys_dir),
+        redis=redis.Redis.from_url(
+            config.redis_url,
+            protocol=3,
+            socket_timeout=_REDIS_TIMEOUT_S,
+            socket_connect_timeout=_REDIS_TIMEOUT_S,
+        ),
+        registry=Registry(),
+        clock=clock,
+    )
+    app.extensions["puhui"] = parts
+    return parts
+
+
+def wired() -> Wired:
+    """The parts of the app that handles this request."""
+    parts: Wired = current_app.extensions["puhui"]
+    return parts
