@@ -5,6 +5,7 @@ from scenarios.catalogue import Catalogue, load
 from scenarios.errors import Rejected, ScenarioError
 from scenarios.limits import Grant, Key, Usage, grant, needs, record, undo
 from scenarios.reduction import Reduction, Workings, quantify
+from scenarios.replay import Claim, Replay, opening
 from scenarios.version import AREAS, Version
 
 __all__ = [
@@ -12,10 +13,12 @@ __all__ = [
     "SHANGHAI",
     "Activity",
     "Catalogue",
+    "Claim",
     "Grant",
     "Key",
     "Reduction",
     "Rejected",
+    "Replay",
     "ScenarioError",
     "Usage",
     "Version",
@@ -23,6 +26,7 @@ __all__ = [
     "grant",
     "load",
     "needs",
+    "opening",
     "quantify",
     "read",
     "record",

@@ -45,11 +45,12 @@ class Coefficient:
     def __post_init__(self) -> None:
         grams = number(self.value, self.name)
         low, high = (number(bound, self.name) for bound in self.bounds)
-        published = {self.value, *(other.value for other in self.alternatives)}
+        others = (other.value for other in self.alternatives if other.unit == self.unit)
+        published = {self.value, *others}
         if not 0 <= low <= grams <= high:
             raise fault(self.name, f"{self.value} is outside its bounds {low} to {high}")
         if not published >= set(self.bounds):
-            raise fault(self.name, "bounds must be the value or one of its alternatives")
+            raise fault(self.name, "bounds must be the value or an alternative in the same unit")
         if not self.source or self.tag not in TAGS or self.confidence not in ("A", "B", "C"):
             raise fault(self.name, "source, a known tag and a confidence from A to C are needed")
         object.__setattr__(self, "grams", grams)

@@ -1,0 +1,124 @@
+"""The auditor's way through this package: from an opened commitment to the mg and points due."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from typing import Any, Final, NamedTuple
+
+from scenarios.activity import Activity, measure, read_time
+from scenarios.catalogue import Catalogue
+from scenarios.errors import ScenarioError
+from scenarios.limits import Key, Usage, grant, needs, record, undo
+from scenarios.reduction import quantify
+from scenarios.schema import canonical
+from scenarios.version import Version
+
+_FIELDS: Final = ("activity", "occurred_at", "provider", "quantities", "scenario")
+
+
+class Claim(NamedTuple):
+    """What one opened activity is worth: mg, points due after caps, points lost to a cap."""
+
+    reduction_mg: int
+    points: int
+    withheld: int
+    scenario: str
+
+
+def opening(
+    provider: str, activity: str, scenario: str, occurred_at: str, quantities: Mapping[str, str]
+) -> bytes:
+    """The bytes an entry commits to: RFC 8785 JSON of the activity as its provider reported it.
+
+    Raises ScenarioError OPENING_MALFORMED for text that has no UTF-8 (a lone surrogate).
+    """
+    try:
+        return canonical(
+            {
+                "activity": activity,
+                "occurred_at": occurred_at,
+                "provider": provider,
+                "quantities": dict(quantities),
+                "scenario": scenario,
+            }
+        )
+    except UnicodeEncodeError as error:
+        raise _malformed() from error
+
+
+class Replay:
+    """Recomputes claims in ledger order; it remembers each account's use of caps and groups."""
+
+    def __init__(self, versions: Iterable[bytes]) -> None:
+        """`versions` are the exported canonical bytes. Raises ScenarioError CATALOGUE_FAULT."""
+        self._catalogue = Catalogue(Version.from_canonical(data) for data in versions)
+        self._usage: dict[str, dict[Key, Usage]] = {}
+        self._claimed: dict[tuple[str, bytes], Claim] = {}
+
+    def claim(self, account: str, version: tuple[str, int], opening: bytes) -> Claim:
+        """The worth of an opening under `version`, which must be the one in force on its day.
+
+        Raises ScenarioError when the activity could not have been credited so.
+        """
+        edition, activity = self._read(opening)
+        if (edition.scenario, edition.number) != version:
+            raise ScenarioError(
+                "WRONG_VERSION",
+                f"{edition.scenario} {edition.number} was in force on {activity.day}, not "
+                f"{version[0]} {version[1]}.",
+            )
+        reduction = quantify(edition, activity)
+        limited = bool(needs(edition, activity))
+        usage = self._usage.setdefault(account, {}) if limited else {}
+        due = grant(edition, activity, reduction, usage)
+        if limited and (account, _fingerprint(opening)) in self._claimed:
+            raise ScenarioError("ALREADY_CLAIMED", "The same activity is claimed a second time.")
+        claim = Claim(reduction.mg, due.points, due.withheld, edition.scenario)
+        if limited:
+            usage.update(record(edition, activity, claim.reduction_mg, claim.points, usage))
+            self._claimed[account, _fingerprint(opening)] = claim
+        return claim
+
+    def undo(self, account: str, opening: bytes) -> None:
+        """Takes a reversed claim off the account's caps and groups.
+
+        Raises ScenarioError UNKNOWN_CLAIM when a limited claim was never made or already undone.
+        """
+        edition, activity = self._read(opening)
+        if not needs(edition, activity):
+            return
+        claim = self._claimed.pop((account, _fingerprint(opening)), None)
+        if claim is None:
+            raise ScenarioError("UNKNOWN_CLAIM", "A claim is undone that was not made before.")
+        usage = self._usage[account]
+        usage.update(undo(edition, activity, claim.reduction_mg, claim.points, usage))
+
+    def _read(self, data: bytes) -> tuple[Version, Activity]:
+        table = _parse(data)
+        occurred_at = read_time(table["occurred_at"])
+        day = Activity(table["scenario"], occurred_at, {}).day
+        edition = self._catalogue.in_force(table["scenario"], day)
+        return edition, measure(edition, occurred_at, table["quantities"])
+
+
+def _parse(data: bytes) -> dict[str, Any]:
+    try:
+        table = json.loads(data)
+        if type(table) is dict and tuple(table) == _FIELDS and canonical(table) == data:
+            return table
+    except (ValueError, TypeError, RecursionError):
+        pass  # not JSON, not UTF-8 or nested without end: refused below with one sentence
+    raise _malformed()
+
+
+def _fingerprint(opening: bytes) -> bytes:
+    return hashlib.sha256(opening).digest()
+
+
+def _malformed() -> ScenarioError:
+    return ScenarioError(
+        "OPENING_MALFORMED",
+        f"An opening must be RFC 8785 JSON with exactly the fields {', '.join(_FIELDS)}.",
+    )
