@@ -2,6 +2,7 @@
 
 import re
 from enum import StrEnum
+from functools import lru_cache
 from hashlib import sha256
 from typing import NamedTuple, Self
 
@@ -80,15 +81,23 @@ class Account(NamedTuple):
         return sha256(self.name.encode()).digest()[:16]
 
     @classmethod
-    def parse(cls, name: str) -> Self:
+    def parse(cls, name: str) -> "Account":
         """The account of a name; raises ``Malformed`` unless it is exactly a name."""
-        kind, _, token = name.partition(":")
-        account = cls(KINDS.get(kind, kind), token)  # type: ignore[arg-type] # checked next
-        if not is_account(account) or account.name != name:
-            raise Malformed(f"{name[:80]!r} is not the name of an account.")
-        return account
+        return _account_of(name)
 
 
+# Cached, because entries name the same few budgets and scenarios, and each resident twice.
+@lru_cache(maxsize=8192)
+def _account_of(name: str) -> Account:
+    kind, _, token = name.partition(":")
+    if kind in KINDS:
+        account = Account(KINDS[kind], token)
+        if is_account(account) and account.name == name:
+            return account
+    raise Malformed(f"{name[:80]!r} is not the name of an account.")
+
+
+@lru_cache(maxsize=8192)
 def is_account(account: Account) -> bool:
     """Whether the kind is known and the token has the form its kind asks for."""
     kind, token = account

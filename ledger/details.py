@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable, Mapping
 from datetime import date
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 from ledger.accounts import ASSETS, KINDS, is_scenario, is_token
@@ -40,11 +41,14 @@ def _is_scenario(value: Any) -> bool:
 def _is_rule(value: Any) -> bool:
     return (
         isinstance(value, list)
-        and len(value) == 3
-        and _is_scenario(value[0])
-        and _is_version(value[1])
-        and is_digest(value[2])
+        and [type(part) for part in value] == [str, int, str]
+        and _is_sound_rule(*value)
     )
+
+
+@lru_cache(maxsize=4096)
+def _is_sound_rule(scenario: str, version: int, digest: str) -> bool:
+    return _is_scenario(scenario) and _is_version(version) and is_digest(digest)
 
 
 def _is_text(value: Any) -> bool:

@@ -14,7 +14,7 @@ from enum import StrEnum
 from functools import lru_cache
 from typing import Any, NamedTuple, Self
 
-from ledger.accounts import ASSETS, Account, AccountKind, Asset, is_account
+from ledger.accounts import ASSETS, Account, AccountKind, Asset, is_account, is_token
 from ledger.buckets import is_bucket
 from ledger.details import is_id, mistake
 from ledger.encoding import MAX_BYTES, MAX_INT, parse
@@ -43,11 +43,11 @@ KINDS = {str(kind): kind for kind in Kind}
 
 _R, _H, _D, _B = AccountKind.RESIDENT, AccountKind.HELD, AccountKind.DEBT, AccountKind.BUDGET
 _CO2E, _POINT = Asset.CO2E, Asset.POINT
-_OWED, _REDEEMED = AccountKind.OWED, AccountKind.REDEEMED
+_OWED, _REDEEMED, _REDUCTION = AccountKind.OWED, AccountKind.REDEEMED, AccountKind.REDUCTION
 _PERSONAL = frozenset({_R, _H, _D})
 
 _ISSUE = {
-    (AccountKind.REDUCTION, _CO2E): -1,
+    (_REDUCTION, _CO2E): -1,
     (_R, _CO2E): 1,
     (_D, _CO2E): -1,
     (_OWED, _CO2E): 1,
@@ -74,6 +74,9 @@ LINES: Mapping[Kind, Mapping[tuple[AccountKind, Asset], int]] = {
 }
 # These name each kind of account once per asset; the others may spread over several buckets.
 _SINGLE = frozenset({Kind.ISSUE, Kind.EXPIRE, Kind.ADJUST, Kind.BUDGET_FUNDED})
+
+_ISSUED = Kind.ISSUE  # found faster under a name of its own
+_TEXT = {name: str(name.value) for name in (*AccountKind, *Asset)}  # plain str formats faster
 
 # json writes what RFC 8785 asks for once details are checked: ASCII keys, sound strings, ints.
 _detail_text = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), sort_keys=True).encode
@@ -105,14 +108,15 @@ class Entry:
     def __post_init__(self) -> None:
         if not is_id(self.id):
             raise Malformed("An entry's id is 32 lower-case hex digits.")
-        if not is_instant(self.at):
+        if not isinstance(self.at, str) or not is_instant(self.at):
             raise Malformed(f"{self.at!r} is not a UTC time like 2026-11-22T00:12:11.123Z.")
         fault = mistake(self.kind, self.detail)
         if fault:
             raise Malformed(f"The detail of {self.kind} {fault}.")
-        _check_postings(self.kind, self.postings)
-        if self.kind is Kind.ISSUE:
-            _check_issue(self.postings, self.detail)
+        if bool(LINES[self.kind]) != bool(self.postings):
+            some = "no" if self.postings else "some"
+            raise Malformed(f"An entry of kind {self.kind} has {some} postings.")
+        _check_postings(self.kind, self.postings, self.detail)
 
     @property
     def resident(self) -> str:
@@ -128,16 +132,25 @@ class Entry:
         Put together as text, since this is the hot path: every part has a closed ASCII alphabet
         except the detail's strings. Raises ``Malformed`` beyond 65535 bytes.
         """
+        detail = self.detail
+        if len(detail) == 2 and self.kind is _ISSUED:
+            scenario, version, digest = detail["rule"]
+            text = (
+                f'{{"commitment":"{detail["commitment"]}"'
+                f',"rule":["{scenario}",{version},"{digest}"]}}'
+            )
+        else:
+            text = _detail_text(detail)
         lines = ",".join(
             [
-                f'["{kind}:{token}","{asset}",{bucket},{amount}]'
+                f'["{_TEXT[kind]}:{token}","{_TEXT[asset]}",{bucket},{amount}]'
                 if token
-                else f'["{kind}","{asset}",{bucket},{amount}]'
+                else f'["{_TEXT[kind]}","{_TEXT[asset]}",{bucket},{amount}]'
                 for (kind, token), asset, bucket, amount in self.postings
             ]
         )
         data = (
-            f'{{"at":"{self.at}","detail":{_detail_text(self.detail)},"id":"{self.id}"'
+            f'{{"at":"{self.at}","detail":{text},"id":"{self.id}"'
             f',"kind":"{self.kind}","postings":[{lines}],"v":1}}'
         ).encode()
         if len(data) > MAX_BYTES:
@@ -175,7 +188,7 @@ def is_instant(at: str) -> bool:
     """Whether a text is a UTC time as entries write it."""
     try:
         return instant(datetime.fromisoformat(at)) == at
-    except (TypeError, ValueError, OverflowError):
+    except (ValueError, OverflowError):
         return False
 
 
@@ -188,51 +201,65 @@ def _posting(line: Any) -> Posting:
     return Posting(Account.parse(name), ASSETS[asset], bucket, amount)
 
 
-def _check_postings(kind: Kind, postings: tuple[Posting, ...]) -> None:
-    lines = LINES[kind]
-    if bool(lines) != bool(postings):
-        raise Malformed(f"An entry of kind {kind} has {'' if lines else 'no '}postings.")
-    co2e = points = 0
-    person = None
-    seen = set()
-    single = kind in _SINGLE
+def _check_postings(kind: Kind, postings: tuple[Posting, ...], detail: Mapping[str, Any]) -> None:
+    co2e = points = carbon_lines = 0
+    person = scenario = ""
+    lines = 0
     for account, asset, bucket, amount in postings:
-        role = account.kind
-        sign = lines.get((role, asset))
-        if sign is None or type(amount) is not int or amount * sign < 0:
-            raise Malformed(f"An entry of kind {kind} cannot post {amount} {asset} to a {role}.")
-        if not amount or not -MAX_INT <= amount <= MAX_INT:
-            raise Malformed("An amount is zero or beyond 2^53 - 1.")
-        if not is_account(account):
-            raise Malformed(f"{account.token[:64]!r} is not the token of a {role} account.")
-        if type(bucket) is not int or not is_bucket(role, asset, bucket):
-            raise Malformed(f"{bucket} is not a bucket of {asset} in a {role} account.")
+        role, token = account
+        if type(amount) is not int or type(bucket) is not int or not 0 < abs(amount) <= MAX_INT:
+            raise Malformed("A bucket or an amount is no integer, or an amount is out of range.")
+        line = _line(kind, role, asset, bucket, amount > 0)
+        if not line:
+            raise Malformed(f"{kind} cannot post {amount} {asset} to {role} in bucket {bucket}.")
         if role in _PERSONAL:
-            if person is not None and person != account.token:
-                raise Malformed("An entry touches the accounts of one resident only.")
-            person = account.token
-        seen.add((role, asset) if single else (account, asset, bucket))
+            if token != person:
+                _check_person(token, person)
+                person = token
+        elif not is_account(account):
+            raise Malformed(f"{token[:64]!r} is not the token of a {role} account.")
+        elif role is _REDUCTION:
+            scenario = token
         if asset is _POINT:
             points += amount
         else:
             co2e += amount
-    if len(seen) != len(postings):
-        raise Malformed("Two postings name the same account, asset and bucket.")
+            carbon_lines += 1
+        lines |= line
     if co2e or points:
         raise Unbalanced(f"The postings sum to {co2e} mg and {points} points, not to zero.")
+    distinct = lines.bit_count() if kind in _SINGLE else len({line[:3] for line in postings})
+    if distinct != len(postings):
+        raise Malformed("Two postings name the same account, asset and bucket.")
+    if kind is _ISSUED:
+        _check_issue(detail, scenario, carbon_lines, len(postings) - carbon_lines)
 
 
-def _check_issue(postings: tuple[Posting, ...], detail: Mapping[str, Any]) -> None:
-    co2e = [posting for posting in postings if posting.asset is _CO2E]
+@lru_cache(maxsize=4096)
+def _line(kind: Kind, role: AccountKind, asset: Asset, bucket: int, gains: bool) -> int:
+    """The bit that stands for a line of the kind's table; 0 if the table has no such line."""
+    sign = LINES[kind].get((role, asset))
+    if sign not in (0, 1 if gains else -1) or not is_bucket(role, asset, bucket):
+        return 0
+    return 1 << list(LINES[kind]).index((role, asset))
+
+
+def _check_person(token: str, person: str) -> None:
+    if not is_token(token):
+        raise Malformed("A resident's token is 32 lower-case hex digits.")
+    if person:
+        raise Malformed("An entry touches the accounts of one resident only.")
+
+
+def _check_issue(
+    detail: Mapping[str, Any], scenario: str, carbon_lines: int, point_lines: int
+) -> None:
     if "settles" in detail:
-        if co2e:
-            raise Malformed("A settlement pays points only.")
-        return
-    if not co2e:
+        if carbon_lines or not point_lines:
+            raise Malformed("A settlement pays points, and nothing else.")
+    elif not carbon_lines:
         raise Malformed("An issue credits a reduction.")
-    if "awaiting" in detail and len(co2e) != len(postings):
+    elif point_lines and "awaiting" in detail:
         raise Malformed("Points are granted now or await their budget, not both.")
-    for posting in co2e:
-        account = posting.account
-        if account.kind is AccountKind.REDUCTION and account.token != detail["rule"][0]:
-            raise Malformed("The reduction comes from another scenario than the rule's.")
+    elif scenario and scenario != detail["rule"][0]:
+        raise Malformed("The reduction comes from another scenario than the rule's.")

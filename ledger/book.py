@@ -1,0 +1,310 @@
+"""The book: entries replayed in leaf order, in memory, each held against all before it.
+
+This is the model the database is tested against and the auditor runs. Most rules are one
+sentence: the entry must be the very one its verb in ``ledger.transfers`` makes from the book as
+it stands. A refused entry leaves the book as it was.
+"""
+
+from collections.abc import Callable, Mapping, MutableMapping
+
+from ledger import keys, transfers
+from ledger.accounts import Account, AccountKind, Asset
+from ledger.buckets import day_of
+from ledger.entries import Entry, Kind, Posting
+from ledger.errors import Insufficient, Refused
+from ledger.transfers import Rule, granted
+
+_DEBT, _HELD, _OWED = AccountKind.DEBT, AccountKind.HELD, AccountKind.OWED
+_WALLET = AccountKind.RESIDENT
+_GUARDED = frozenset(kind for kind in AccountKind if kind.guarded)
+_NOTHING: Mapping[int, int] = {}
+
+
+class Book:
+    """Balances and what earlier entries left open.
+
+    ``entries`` holds every entry applied, by id; an auditor gives a mapping of its own that keeps
+    less in memory. ``balances`` maps (account, asset) to {bucket: amount}, zeros left out.
+    """
+
+    def __init__(self, entries: MutableMapping[str, Entry] | None = None) -> None:
+        self.entries = {} if entries is None else entries
+        self.size = 0
+        self.balances: dict[tuple[Account, Asset], dict[int, int]] = {}
+        self.published: dict[tuple[str, int], str] = {}  # (scenario, version) -> digest
+        self.resolved: set[str] = set()  # holds released or redeemed
+        self.settled: dict[str, str] = {}  # issue -> the entry that paid what it awaited
+        self.reversed: set[str] = set()
+        self.refunded: dict[str, dict[int, int]] = {}  # redemption -> {bucket: points given back}
+        self.erased: set[str] = set()  # tokens of residents
+        self.closed = 0  # the last day closed
+        self._open: set[tuple[Account, Asset]] = set()  # keys of balances no guard protects
+
+    def apply(self, entry: Entry) -> None:
+        """Take one entry; raises ``Refused`` or ``Insufficient``, and then nothing has changed."""
+        if entry.id in self.entries:
+            raise Refused(f"The id {entry.id} was used before.")
+        if entry.resident in self.erased:
+            raise Refused(f"The resident {entry.resident} was erased.")
+        check = _CHECKS.get(entry.kind)
+        if check:
+            check(self, entry)
+        self._post(entry.postings)
+        remember = _MEMORY.get(entry.kind)
+        if remember:
+            remember(self, entry)
+        self.entries[entry.id] = entry
+        self.size += 1
+
+    def balance(self, account: Account, asset: Asset, bucket: int = 0) -> int:
+        """What an account holds of an asset in a bucket."""
+        return self.balances.get((account, asset), _NOTHING).get(bucket, 0)
+
+    def wallet(self, resident: str) -> Mapping[int, int]:
+        """The points a resident holds, by bucket."""
+        return self.balances.get((Account(_WALLET, resident), Asset.POINT), _NOTHING)
+
+    def holdings(self, resident: str) -> dict[tuple[Asset, int], int]:
+        """All a resident holds, by asset and bucket."""
+        account = Account(_WALLET, resident)
+        return {
+            (asset, bucket): amount
+            for asset in Asset
+            for bucket, amount in self.balances.get((account, asset), _NOTHING).items()
+        }
+
+    def debt(self, resident: str) -> dict[Asset, int]:
+        """What a resident owes, assets of which nothing is owed left out."""
+        account = Account(_DEBT, resident)
+        return {
+            asset: self.balances[account, asset][0]
+            for asset in Asset
+            if (account, asset) in self.balances
+        }
+
+    def totals(self) -> dict[str, int]:
+        """The sums of the open accounts as a day is closed with them: kind and asset to sum."""
+        sums: dict[str, int] = {}
+        for account, asset in self._open:
+            name = f"{account.kind}:{asset}"
+            sums[name] = sums.get(name, 0) + sum(self.balances[account, asset].values())
+        return {name: total for name, total in sums.items() if total}
+
+    def _post(self, postings: tuple[Posting, ...]) -> None:
+        for account, asset, bucket, amount in postings:
+            if amount < 0 and account.kind in _GUARDED:
+                held = self.balance(account, asset, bucket)
+                if held + amount < 0:
+                    raise Insufficient(
+                        f"{account.name} holds {held} {asset} in bucket {bucket}, not {-amount}."
+                    )
+        for account, asset, bucket, amount in postings:
+            key = account, asset
+            buckets = self.balances.get(key)
+            if buckets is None:
+                buckets = self.balances[key] = {}
+                if account.kind not in _GUARDED:
+                    self._open.add(key)
+            total = buckets.get(bucket, 0) + amount
+            if total:
+                buckets[bucket] = total
+            else:
+                del buckets[bucket]
+                if not buckets:
+                    del self.balances[key]
+                    self._open.discard(key)
+
+    def _earlier(self, id: str, *kinds: Kind) -> Entry:
+        entry = self.entries.get(id)
+        if entry is None or entry.kind not in kinds:
+            raise Refused(f"No earlier entry {id} is of kind {' or '.join(kinds)}.")
+        return entry
+
+    def _check_issue(self, entry: Entry) -> None:
+        if "settles" in entry.detail:
+            self._check_settlement(entry)
+            return
+        rule = Rule(*entry.detail["rule"])
+        if self.published.get(rule[:2]) != rule.digest:
+            raise Refused(f"{rule.scenario} version {rule.version} was not published like this.")
+        debt = self.debt(entry.resident)
+        if not debt and not any(line.account.kind is _OWED for line in entry.postings):
+            return
+        wanted = transfers.issue(
+            id=entry.id,
+            at=entry.at,
+            resident=entry.resident,
+            rule=rule,
+            commitment=entry.detail["commitment"],
+            reduction_mg=granted(entry, Asset.CO2E),
+            vintage=_bucket(entry, Asset.CO2E),
+            points=granted(entry, Asset.POINT),
+            bucket=_bucket(entry, Asset.POINT),
+            budget=_budget(entry),
+            debt=debt,
+        )
+        _require_same(entry, wanted)
+
+    def _check_settlement(self, entry: Entry) -> None:
+        issue = self._earlier(entry.detail["settles"], Kind.ISSUE)
+        if issue.detail.get("awaiting") != granted(entry, Asset.POINT):
+            raise Refused(f"The issue {issue.id} does not await these points.")
+        if issue.id in self.settled or issue.id in self.reversed:
+            raise Refused(f"The issue {issue.id} was settled or reversed before.")
+        wanted = transfers.settle(
+            id=entry.id,
+            at=entry.at,
+            resident=issue.resident,
+            points=issue.detail["awaiting"],
+            bucket=_bucket(entry, Asset.POINT),
+            budget=issue.detail["budget"],
+            settles=issue.id,
+            debt=self.debt(issue.resident),
+        )
+        _require_same(entry, wanted)
+
+    def _check_hold(self, entry: Entry) -> None:
+        wanted = transfers.hold(
+            id=entry.id,
+            at=entry.at,
+            resident=entry.resident,
+            points=granted(entry, Asset.POINT),
+            wallet=self.wallet(entry.resident),
+            today=day_of(entry.at),
+        )
+        _require_same(entry, wanted)
+
+    def _check_resolution(self, entry: Entry) -> None:
+        hold = self._earlier(entry.detail["hold"], Kind.HOLD)
+        if hold.id in self.resolved:
+            raise Refused(f"The hold {hold.id} was released or redeemed before.")
+        id, at = entry.id, entry.at
+        if entry.kind is Kind.RELEASE:
+            wanted = transfers.release(id=id, at=at, hold=hold)
+        else:
+            merchant = entry.detail["merchant"]
+            wanted = transfers.redeem(id=id, at=at, hold=hold, merchant=merchant)
+        _require_same(entry, wanted)
+
+    def _check_refund(self, entry: Entry) -> None:
+        redeem = self._earlier(entry.detail["redeem"], Kind.REDEEM)
+        wanted = transfers.refund(
+            id=entry.id,
+            at=entry.at,
+            redeem=redeem,
+            points=granted(entry, Asset.POINT),
+            refunded=self.refunded.get(redeem.id, _NOTHING),
+        )
+        _require_same(entry, wanted)
+
+    def _check_reverse(self, entry: Entry) -> None:
+        original = self._earlier(entry.detail["reverses"], Kind.ISSUE, Kind.ADJUST)
+        if original.id in self.reversed:
+            raise Refused(f"The entry {original.id} was reversed before.")
+        if self.settled.get(original.id, original.id) not in self.reversed | {original.id}:
+            raise Refused(f"The issue {original.id} was settled; reverse the settlement first.")
+        wallet = self.holdings(original.resident)
+        wanted = transfers.reverse(id=entry.id, at=entry.at, entry=original, wallet=wallet)
+        _require_same(entry, wanted)
+
+    def _check_expire(self, entry: Entry) -> None:
+        wanted = transfers.expire(
+            id=entry.id,
+            at=entry.at,
+            resident=entry.resident,
+            bucket=_bucket(entry, Asset.POINT),
+            points=granted(entry, Asset.POINT),
+            today=day_of(entry.at),
+        )
+        _require_same(entry, wanted)
+
+    def _check_publication(self, entry: Entry) -> None:
+        if _version(entry) in self.published:
+            raise Refused("{} version {} was published before.".format(*_version(entry)))
+
+    def _check_rotation(self, entry: Entry) -> None:
+        keys.verify_rotation(entry.detail)
+
+    def _check_erasure(self, entry: Entry) -> None:
+        token = entry.detail["account"].partition(":")[2]
+        if token in self.erased:
+            raise Refused(f"The resident {token} was erased before.")
+        if (Account(_HELD, token), Asset.POINT) in self.balances:
+            raise Refused(f"The resident {token} has open holds; resolve them first.")
+
+    def _check_close(self, entry: Entry) -> None:
+        detail = entry.detail
+        if detail["size"] != self.size or detail["day"] <= self.closed:
+            raise Refused(f"Day {detail['day']} is not closed over the {self.size} leaves before.")
+        if detail["totals"] != self.totals():
+            raise Refused(f"The totals of day {detail['day']} are not {self.totals()}.")
+
+    def _remember_settlement(self, entry: Entry) -> None:
+        if "settles" in entry.detail:
+            self.settled[entry.detail["settles"]] = entry.id
+
+    def _remember_resolution(self, entry: Entry) -> None:
+        self.resolved.add(entry.detail["hold"])
+
+    def _remember_refund(self, entry: Entry) -> None:
+        refunded = self.refunded.setdefault(entry.detail["redeem"], {})
+        for line in entry.postings:
+            if line.amount > 0:
+                refunded[line.bucket] = refunded.get(line.bucket, 0) + line.amount
+
+    def _remember_reverse(self, entry: Entry) -> None:
+        self.reversed.add(entry.detail["reverses"])
+
+    def _remember_publication(self, entry: Entry) -> None:
+        self.published[_version(entry)] = entry.detail["digest"]
+
+    def _remember_erasure(self, entry: Entry) -> None:
+        self.erased.add(entry.detail["account"].partition(":")[2])
+
+    def _remember_close(self, entry: Entry) -> None:
+        self.closed = entry.detail["day"]
+
+
+_CHECKS: Mapping[Kind, Callable[[Book, Entry], None]] = {
+    Kind.ISSUE: Book._check_issue,
+    Kind.HOLD: Book._check_hold,
+    Kind.RELEASE: Book._check_resolution,
+    Kind.REDEEM: Book._check_resolution,
+    Kind.REFUND: Book._check_refund,
+    Kind.REVERSE: Book._check_reverse,
+    Kind.EXPIRE: Book._check_expire,
+    Kind.SCENARIO_PUBLISHED: Book._check_publication,
+    Kind.KEY_ROTATED: Book._check_rotation,
+    Kind.SUBJECT_ERASED: Book._check_erasure,
+    Kind.DAY_CLOSED: Book._check_close,
+}
+_MEMORY: Mapping[Kind, Callable[[Book, Entry], None]] = {
+    Kind.ISSUE: Book._remember_settlement,
+    Kind.RELEASE: Book._remember_resolution,
+    Kind.REDEEM: Book._remember_resolution,
+    Kind.REFUND: Book._remember_refund,
+    Kind.REVERSE: Book._remember_reverse,
+    Kind.SCENARIO_PUBLISHED: Book._remember_publication,
+    Kind.SUBJECT_ERASED: Book._remember_erasure,
+    Kind.DAY_CLOSED: Book._remember_close,
+}
+
+
+def _require_same(entry: Entry, wanted: Entry) -> None:
+    if entry.postings != wanted.postings:
+        expected = ", ".join(f"{p.account.name} {p.bucket} {p.amount}" for p in wanted.postings)
+        raise Refused(f"The postings are not what the book asks for: {expected}.")
+
+
+def _bucket(entry: Entry, asset: Asset) -> int:
+    buckets = [p.bucket for p in entry.postings if p.asset is asset and p.account.kind is _WALLET]
+    return buckets[0] if buckets else 0
+
+
+def _budget(entry: Entry) -> str:
+    budgets = [p.account.token for p in entry.postings if p.account.kind is AccountKind.BUDGET]
+    return budgets[0] if budgets else ""
+
+
+def _version(entry: Entry) -> tuple[str, int]:
+    return entry.detail["scenario"], entry.detail["version"]
