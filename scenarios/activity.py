@@ -6,13 +6,11 @@ import re
 from collections.abc import Mapping
 from datetime import datetime, timedelta, timezone
 from decimal import Decimal
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import Final, NamedTuple
 
+from scenarios.catalogue import Catalogue
 from scenarios.errors import Rejected
 from scenarios.version import Version
-
-if TYPE_CHECKING:
-    from scenarios.catalogue import Catalogue
 
 SHANGHAI: Final = timezone(timedelta(hours=8), "Asia/Shanghai")
 """A fixed offset is exact here: China has had no summer time since 1991."""

@@ -11,7 +11,7 @@ from typing import Any
 
 from scenarios.errors import Rejected
 from scenarios.points import Rate
-from scenarios.schema import fault, plain
+from scenarios.schema import day, fault, plain
 from scenarios.version import AREAS, Version
 
 
@@ -92,12 +92,13 @@ def _editions(path: Path, rates: tuple[Rate, ...]) -> list[Version]:
     if table.get("scenario") != name:
         raise fault(name, "scenario must be the file's area and name")
     shared = {key: value for key, value in table.items() if key != "version"}
-    return [Version.parse(_document({**shared, **one}, rates)) for one in table["version"]]
+    return [Version.parse(_document({**shared, **one}, rates)) for one in table.get("version", ())]
 
 
 def _document(table: dict[str, Any], rates: tuple[Rate, ...]) -> dict[str, Any]:
     """One edition's tables with the rate of its first day put in, so that it stands alone."""
-    begun = [rate for rate in rates if rate.effective_from <= str(table.get("effective_from"))]
+    first = day(table.get("effective_from"), str(table.get("scenario")))
+    begun = [rate for rate in rates if rate.effective_from <= first]
     if not begun:
         raise fault(str(table.get("scenario")), "no points rate is in force on its first day")
     rate = begun[-1]
@@ -105,7 +106,7 @@ def _document(table: dict[str, Any], rates: tuple[Rate, ...]) -> dict[str, Any]:
         **table,
         "format": 1,
         "caps": table.get("caps", []),
-        "rate": asdict(rate),
+        "rate": plain(asdict(rate), "points.toml"),
     }
 
 

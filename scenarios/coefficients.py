@@ -19,6 +19,11 @@ class Alternative:
     url: str
     tag: str
 
+    def __post_init__(self) -> None:
+        number(self.value, self.source)
+        if not self.source or not self.unit or self.tag not in TAGS:
+            raise fault(self.source, "an alternative needs a source, a unit and a known tag")
+
 
 @dataclass(frozen=True, slots=True)
 class Coefficient:

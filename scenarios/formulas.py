@@ -91,7 +91,7 @@ def bind(
         raise fault(where, f"{formula!r} is not one of {', '.join(SHAPES)}")
     names = {item.role: item.name for item in inputs}
     mg = {item.name: _EXACT.multiply(item.grams, _MG_PER_G) for item in coefficients}
-    if names.keys() != shape.roles or len(names) != len(inputs):
+    if names.keys() != shape.roles or len(set(names.values())) != len(inputs):
         raise fault(where, f"{formula} needs one input for each of {sorted(shape.roles)}")
     if len(mg) != len(coefficients) or not mg or (shape.coefficients or mg.keys()) != mg.keys():
         raise fault(where, f"{formula} needs the coefficients {sorted(shape.coefficients)}")

@@ -7,9 +7,10 @@ five times more points here than there (see the points column of 泸州 in the m
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import date
 from typing import Any, Final
 
-from scenarios.schema import TAGS, build, fault
+from scenarios.schema import TAGS, build, day, fault
 
 _MG_PER_KG: Final = 1_000_000
 MAX_VALIDITY_MONTHS: Final = 120
@@ -34,7 +35,7 @@ class Rate:
     """The points one kilogram of CO2e earns, and for how many months they stay valid."""
 
     number: int
-    effective_from: str
+    effective_from: date
     points_per_kg: int
     validity_months: int
     sources: tuple[Source, ...]
@@ -49,7 +50,8 @@ class Rate:
         sources = tuple(build(Source, item, where) for item in table.get("sources", ()))
         if not sources:
             raise fault(where, "a rate needs a source")
-        return build(cls, table, where, sources=sources)
+        begins = day(table.get("effective_from"), where)
+        return build(cls, table, where, effective_from=begins, sources=sources)
 
     def points(self, reduction_mg: int) -> int:
         """Whole points for a reduction; what is left below one point is not kept."""

@@ -54,6 +54,17 @@ def text(table: object, where: str) -> Text:
     return Text(table["zh"], table["en"])
 
 
+def day(value: object, where: str) -> date:
+    """A date written YYYY-MM-DD and in no other way."""
+    try:
+        read = date.fromisoformat(value) if isinstance(value, str) else None
+    except ValueError:
+        read = None
+    if read is None or read.isoformat() != value:
+        raise fault(where, f"{value!r} is not a date YYYY-MM-DD")
+    return read
+
+
 def build(kind: type[T], table: object, where: str, **made: object) -> T:
     """`kind` from a table, with `made` in place of the values already converted.
 

@@ -14,7 +14,7 @@ from scenarios.coefficients import Coefficient
 from scenarios.formulas import Reckon, bind
 from scenarios.inputs import Input
 from scenarios.points import Rate
-from scenarios.schema import TAGS, Text, build, canonical, fault, plain, text
+from scenarios.schema import TAGS, Text, build, canonical, day, fault, plain, text
 
 AREAS: Final = ("clothing", "food", "housing", "travel", "banking", "shopping", "tourism")
 """衣食住行银购游, in that order."""
@@ -75,7 +75,7 @@ class Version:
     scenario: str
     code: str
     number: int
-    effective_from: str
+    effective_from: date
     title: Text
     conditions: Text
     formula: str
@@ -96,13 +96,10 @@ class Version:
             raise fault(where, "the id is area.name and numbers start at 1")
         if self.group and self.scenario not in self.group.members:
             raise fault(where, "a behaviour must be a member of its own group")
-        try:
-            day = date.fromisoformat(self.effective_from)
-        except ValueError as error:
-            raise fault(where, "effective_from is not a date") from error
+        first = self.effective_from
         used = {cap.per for cap in self.caps} | ({self.group.per} if self.group else set())
         derived = {
-            "effective_day": day.year * 10_000 + day.month * 100 + day.day,
+            "effective_day": first.year * 10_000 + first.month * 100 + first.day,
             "reckon": bind(self.formula, self.inputs, self.coefficients, where),
             "periods": tuple(sorted(used)),
         }
@@ -134,6 +131,13 @@ class Version:
 
         Raises ScenarioError CATALOGUE_FAULT for anything missing, unknown or inconsistent.
         """
+        try:
+            return cls._parse(document)
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise fault("a version", f"its tables do not have the right shape ({error})") from error
+
+    @classmethod
+    def _parse(cls, document: Mapping[str, Any]) -> Version:
         table = dict(document)
         where = f"{table.get('scenario')} {table.get('number')}"
         if table.pop("format", None) != _FORMAT:
@@ -141,6 +145,7 @@ class Version:
         coefficients = [Coefficient.parse(item, where) for item in _tables(table, "coefficients")]
         classes = tuple(item.name for item in coefficients)
         made: dict[str, object] = {
+            "effective_from": day(table.get("effective_from"), where),
             "title": text(table.get("title"), where),
             "conditions": text(table.get("conditions"), where),
             "inputs": tuple(Input.parse(item, classes, where) for item in _tables(table, "inputs")),
@@ -168,9 +173,10 @@ class Version:
     def from_canonical(cls, data: bytes) -> Version:
         """An edition from its exported bytes; refuses bytes that are not its canonical form."""
         try:
-            version = cls.parse(json.loads(data))
-        except (ValueError, TypeError, AttributeError, RecursionError) as error:
-            raise fault("a published version", "its bytes cannot be read") from error
+            document = json.loads(data)
+        except (ValueError, RecursionError) as error:
+            raise fault("a published version", "its bytes are not JSON") from error
+        version = cls.parse(document)
         if version.canonical() != data:
             raise fault(version.scenario, "its bytes are not in canonical form")
         return version

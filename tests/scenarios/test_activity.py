@@ -1,0 +1,166 @@
+"""Whatever a JSON body holds, reading it gives an activity or a Rejected with a stable code."""
+
+import pickle
+import string
+from datetime import datetime, timedelta
+from decimal import Decimal
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import scenarios
+from scenarios.errors import TITLES
+
+BIKE = "travel.bike_shared"
+AT = "2026-11-22T08:00:00+08:00"
+
+anything = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=8,
+)
+numberlike = st.text(string.digits + ".-+eE_ ,\x00\n٣３∞NaNInf", max_size=24)
+timelike = st.text(string.digits + "-:+.TZtz ", max_size=40)
+
+
+def tried(call, *arguments):
+    """What the call gives or, as a value, the rejection it raises; anything else is a failure."""
+    try:
+        return call(*arguments)
+    except scenarios.Rejected as refused:
+        return refused
+
+
+def code(call, *arguments):
+    with pytest.raises(scenarios.Rejected) as refused:
+        call(*arguments)
+    assert refused.value.title == TITLES[refused.value.code]
+    assert str(refused.value).endswith(".")
+    assert len(str(refused.value)) < 300
+    return refused.value.code
+
+
+@given(
+    scenario=anything | st.just(BIKE) | st.just("housing.appliance_recycle"),
+    at=anything | timelike | st.just(AT),
+    quantities=anything
+    | st.fixed_dictionaries({"distance_km": anything | numberlike})
+    | st.fixed_dictionaries({"kind": anything, "count": anything | numberlike}),
+)
+def test_any_json_is_read_or_refused_in_words(catalogue, now, scenario, at, quantities):
+    outcome = tried(scenarios.read, catalogue, scenario, at, quantities, now)
+    if isinstance(outcome, scenarios.Rejected):
+        str(outcome).encode()
+        assert outcome.code in TITLES
+    else:
+        version, activity = outcome
+        assert activity.occurred_at <= now + timedelta(minutes=5)
+        assert version.effective_day <= activity.day
+        assert scenarios.quantify(version, activity).mg > 0
+
+
+@given(numberlike)
+def test_a_quantity_is_plain_digits_or_refused(read, written):
+    outcome = tried(read, BIKE, {"distance_km": written})
+    if isinstance(outcome, scenarios.Rejected):
+        assert outcome.code.startswith("QUANTITY_")
+    else:
+        _, activity = outcome
+        assert set(written) <= set("0123456789.")
+        assert activity.quantities["distance_km"] == Decimal(written)
+
+
+@pytest.mark.parametrize(
+    ("quantities", "expected"),
+    [
+        ({}, "QUANTITY_MISSING"),
+        ({"distance_km": None}, "QUANTITY_MISSING"),
+        ({"distance_km": "1.5", "speed": "3"}, "QUANTITY_UNKNOWN"),
+        ([], "QUANTITY_MALFORMED"),
+        (None, "QUANTITY_MALFORMED"),
+        ({"distance_km": 1}, "QUANTITY_MALFORMED"),
+        ({"distance_km": ["1"]}, "QUANTITY_MALFORMED"),
+        ({"distance_km": "NaN"}, "QUANTITY_MALFORMED"),
+        ({"distance_km": "1e1"}, "QUANTITY_MALFORMED"),
+        ({"distance_km": "+1"}, "QUANTITY_MALFORMED"),
+        ({"distance_km": "-1"}, "QUANTITY_MALFORMED"),
+        ({"distance_km": "01"}, "QUANTITY_MALFORMED"),
+        ({"distance_km": "1\n"}, "QUANTITY_MALFORMED"),
+        ({"distance_km": "３"}, "QUANTITY_MALFORMED"),
+        ({"distance_km": "1.2345"}, "QUANTITY_MALFORMED"),
+        ({"distance_km": "9" * 100_000}, "QUANTITY_MALFORMED"),
+        ({"distance_km": "0.099"}, "QUANTITY_TOO_SMALL"),
+        ({"distance_km": "50.001"}, "QUANTITY_TOO_LARGE"),
+    ],
+)
+def test_a_quantity_is_refused_for_the_right_reason(read, quantities, expected):
+    assert code(read, BIKE, quantities) == expected
+
+
+def test_both_ends_of_the_bounds_are_taken(read):
+    for distance in ("0.1", "50", "50.000"):
+        assert read(BIKE, {"distance_km": distance})
+
+
+def test_a_class_comes_from_the_closed_list(read):
+    assert read("housing.appliance_recycle", {"kind": "washer", "count": "1"})
+    for kind in ("boat", "", "WASHER", 3):
+        quantities = {"kind": kind, "count": "1"}
+        assert code(read, "housing.appliance_recycle", quantities) == "QUANTITY_MALFORMED"
+
+
+@pytest.mark.parametrize(
+    "at",
+    [
+        "2026-11-22",
+        "2026-11-22T08:00:00",
+        "2026-11-22 08:00:00+08:00",
+        "2026-11-22T08:00+08:00",
+        "2026-02-30T08:00:00+08:00",
+        "2026-11-22T24:00:00+08:00",
+        "2026-11-22T08:00:00+08:99",
+        "2026-W47-7T08:00:00Z",
+        "0001-01-01T00:00:00+14:00",
+        "9999-12-31T23:59:59-12:00",
+        "２026-11-22T08:00:00Z",
+        1_700_000_000,
+        None,
+    ],
+)
+def test_a_time_without_a_plain_rfc_3339_form_is_refused(read, at):
+    assert code(read, BIKE, {"distance_km": "1"}, at) == "TIME_MALFORMED"
+
+
+def test_an_activity_may_be_five_minutes_ahead_of_our_clock(read, now):
+    assert read(BIKE, {"distance_km": "1"}, (now + timedelta(minutes=5)).isoformat())
+    late = (now + timedelta(minutes=5, seconds=1)).isoformat()
+    assert code(read, BIKE, {"distance_km": "1"}, late) == "IN_FUTURE"
+
+
+def test_the_business_day_is_the_one_in_shanghai(read):
+    _, activity = read(BIKE, {"distance_km": "1"}, "2025-12-31T16:00:00Z")
+    assert (activity.day, activity.month, activity.year) == (20260101, 202601, 2026)
+    elsewhere = activity._replace(occurred_at=datetime.fromisoformat("2025-12-31T11:00:00-05:00"))
+    assert elsewhere.day == 20260101
+
+
+def test_an_act_before_the_first_edition_is_refused(read):
+    assert read(BIKE, {"distance_km": "1"}, "2017-12-31T16:00:00Z")
+    early = "2017-12-31T15:59:59Z"
+    assert code(read, BIKE, {"distance_km": "1"}, early) == "BEFORE_SCENARIO"
+
+
+def test_unknown_and_disabled_behaviours_are_refused(read):
+    assert code(read, "travel.teleport", {}) == "UNKNOWN_SCENARIO"
+    assert code(read, "travel.metro_km", {"distance_km": "5"}) == "SCENARIO_DISABLED"
+
+
+def test_a_rejection_survives_a_process_boundary():
+
+    refused = pickle.loads(pickle.dumps(scenarios.Rejected("IN_FUTURE", "A sentence.")))
+    assert (refused.code, str(refused), refused.title) == (
+        "IN_FUTURE",
+        "A sentence.",
+        TITLES["IN_FUTURE"],
+    )
