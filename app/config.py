@@ -33,8 +33,8 @@ class Mode(StrEnum):
 class Config:
     """All settings of one process.
 
-    `database_url` and `owner_url` are None when the embedded PostgreSQL in `data_dir` is to be used;
-    `redis_url` is None when the embedded Valkey is. `head_file` is the copy of the last checkpoint
+    `database_url` and `owner_url` are None when the embedded PostgreSQL in `data_dir` is to be
+    used, `redis_url` when the embedded Valkey is. `head_file` is the copy of the last checkpoint
     that lives outside the database and catches a restored backup.
     """
 
@@ -55,14 +55,16 @@ class Config:
 
 def read_config(environ: Mapping[str, str]) -> Config:
     """Build the settings from environment variables. Raises ConfigError."""
+    database_url = environ.get("DATABASE_URL")
+    # A real database makes it production unless somebody says otherwise; with none, it is a demo.
+    default = Mode.PRODUCTION if database_url else Mode.DEMO
     try:
-        mode = Mode(environ.get("PUHUI_MODE", "production"))
+        mode = Mode(environ.get("PUHUI_MODE", default))
     except ValueError:
         raise ConfigError(
             f"PUHUI_MODE is {environ['PUHUI_MODE']!r}; set it to production, demo or test"
         ) from None
     data_dir = Path(environ.get("PUHUI_DATA", ".data")).absolute()
-    database_url = environ.get("DATABASE_URL")
     redis_url = environ.get("REDIS_URL")
     origin = environ.get("PUHUI_LOG_ORIGIN")
     if mode is Mode.PRODUCTION:

@@ -1,1 +1,1 @@
-"""The schema's history, numbered by hand. Runs as the owner role; the program itself owns nothing."""
+"""The schema's history, numbered by hand. Runs as the owner; the program owns nothing."""

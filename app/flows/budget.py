@@ -61,9 +61,7 @@ def pay_waiting(engine: Engine, vault: Vault, registry: Registry, now: datetime)
     return paid
 
 
-def _pay_page(
-    tx: Connection, vault: Vault, registry: Registry, budget: str, now: datetime
-) -> int:
+def _pay_page(tx: Connection, vault: Vault, registry: Registry, budget: str, now: datetime) -> int:
     """Residents are locked before the budget, as everywhere; a line that moved in between is
     simply read again next time."""
     line = budgets.next_waiting(tx, budget, _PAGE)

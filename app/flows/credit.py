@@ -279,7 +279,7 @@ def _drop_duplicates(
                 "ACTIVITY_ID_REUSED",
                 "this id was used for another activity; send a correction, or use a new id",
             )
-    return [item for id, item in first.items() if id not in arrivals]
+    return [item for item in first.values() if item.entry_id not in arrivals]
 
 
 def _same_opening(tx: Connection, vault: Vault, item: _Item, arrival: int) -> bool:
@@ -356,15 +356,19 @@ def _seal_openings(vault: Vault, items: list[_Item]) -> None:
         item.sealed = seal(keys[resident], salt + item.opening, item.entry_id.encode())
 
 
-def _append(
-    tx: Connection, items: list[_Item], payers: Mapping[str, str], now: datetime
-) -> None:
+def _append(tx: Connection, items: list[_Item], payers: Mapping[str, str], now: datetime) -> None:
     """Stage 8."""
     owed = people.debts(tx, list({item.who.resident for item in items}))
     at, today = instant(now), now.astimezone(CITY_ZONE).date()
     made = [_issue(item, at, today, payers[item.version.scenario], owed) for item in items]
     arrivals = entries.append(tx, made)
-    people.put_openings(tx, [(a, item.sealed) for a, item in zip(arrivals, items, strict=True)])
+    people.put_openings(
+        tx,
+        (
+            (arrival, bytes.fromhex(item.who.resident), item.sealed)
+            for arrival, item in zip(arrivals, items, strict=True)
+        ),
+    )
     budgets.park(
         tx,
         [

@@ -47,7 +47,7 @@ class Sealer:
         self._engine = engine
         self._vault = vault
         self._head_file = head_file
-        self._trusted: str | None = None  # the outside copy as last compared or written here
+        self._trusted, self._trusted_size = "", 0  # the outside copy as last compared here
 
     def seal(self, now: datetime, limit: int = LIMIT) -> int:
         """Seal up to `limit` entries; return how many. Raises SecondHistoryError."""
@@ -72,7 +72,7 @@ class Sealer:
             note = self._vault.ring.sign(signed)
             log.put_checkpoint(tx, edge.size, note, now)
             log.set_head(tx, edge, today)
-        self._keep(note)  # step 6
+        self._keep(note, edge.size)  # step 6
         return len(pending)
 
     def adopt(self) -> int:
@@ -82,8 +82,9 @@ class Sealer:
             if note is None:
                 self._head_file.unlink(missing_ok=True)
                 return 0
-            self._keep(note)
-            return log.head(tx).size
+            size = log.head(tx).size
+            self._keep(note, size)
+            return size
 
     def _close(
         self, tx: Connection, head: log.Head, today: int, now: datetime
@@ -100,13 +101,12 @@ class Sealer:
         return [log.Pending(*entries.write_for_sealer(tx, entry))]
 
     def _compare(self, tx: Connection, head: log.Head) -> None:
-        outside = self._head_file.read_text() if self._head_file.exists() else None
-        if outside == self._trusted and outside is not None:
-            if checkpoint.Checkpoint.parse(outside.partition("\n\n")[0] + "\n").size <= head.size:
-                return
-        if outside is None:
+        if not self._head_file.exists():
             if head.size:
                 raise self._refusal(f"{self._head_file} is missing but the log has entries")
+            return
+        outside = self._head_file.read_text()
+        if outside == self._trusted and self._trusted_size <= head.size:
             return
         try:
             kept = checkpoint.open(outside, self._vault.ring.verifiers, self._vault.ring.origin)
@@ -119,7 +119,7 @@ class Sealer:
             )
         if not _extends(tx, head, kept):
             raise self._refusal("the database's log does not extend the checkpoint kept outside it")
-        self._trusted = outside
+        self._trusted, self._trusted_size = outside, kept.size
 
     def _refusal(self, reason: str) -> SecondHistoryError:
         return SecondHistoryError(
@@ -128,7 +128,7 @@ class Sealer:
             " announced, run `puhui log adopt` and continue under a new log key"
         )
 
-    def _keep(self, note: str) -> None:
+    def _keep(self, note: str, size: int) -> None:
         self._head_file.parent.mkdir(parents=True, exist_ok=True)
         part = self._head_file.with_name(f"{self._head_file.name}.{os.getpid()}")
         with part.open("w") as file:
@@ -136,7 +136,7 @@ class Sealer:
             file.flush()
             os.fsync(file.fileno())
         part.replace(self._head_file)
-        self._trusted = note
+        self._trusted, self._trusted_size = note, size
 
 
 def _extends(tx: Connection, head: log.Head, kept: Checkpoint) -> bool:

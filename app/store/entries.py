@@ -1,4 +1,4 @@
-"""The only door into the ledger: `append`. Every way points move ends here, in its caller's transaction.
+"""The only door into the ledger: `append`. Every way points move ends here.
 
 The writer takes no lock on the log. Its callers have locked people first, then budgets, each in
 sorted order; `append` changes guarded balances, and only then draws arrival numbers, so that for
@@ -14,7 +14,7 @@ from typing import Any
 from sqlalchemy import Connection, text
 
 from app.store.db import copy_in
-from ledger.entries import Entry
+from ledger.entries import Entry, Kind
 from ledger.errors import Insufficient
 from ledger.merkle import leaf_hash
 
@@ -31,18 +31,18 @@ _OUTBOX = {"arrival": "int8", "leaf_hash": "bytea"}
 
 _Balance = tuple[bytes, int, int, int]  # account key, kind code, asset code, bucket
 
-_DELTAS = """unnest(CAST(:account AS bytea[]), CAST(:kind AS smallint[]),
-    CAST(:asset AS smallint[]), CAST(:bucket AS integer[]), CAST(:amount AS bigint[]))
-    AS d (account, account_kind, asset, bucket, amount)"""
-_DEBIT = text(f"""
-UPDATE balances b SET amount = b.amount - d.amount FROM {_DELTAS}
-WHERE (b.account, b.account_kind, b.asset, b.bucket)
-    = (d.account, d.account_kind, d.asset, d.bucket) AND b.amount >= d.amount""")
-_CREDIT = text(f"""
+_DEBIT = text("""
+UPDATE balances b SET amount = b.amount - d.amount
+FROM unnest(CAST(:account AS bytea[]), CAST(:kind AS smallint[]), CAST(:asset AS smallint[]),
+  CAST(:bucket AS integer[]), CAST(:amount AS bigint[])) AS d (account, kind, asset, bucket, amount)
+WHERE b.account = d.account AND b.account_kind = d.kind AND b.asset = d.asset
+  AND b.bucket = d.bucket AND b.amount >= d.amount""")
+_CREDIT = text("""
 INSERT INTO balances AS b (account, account_kind, asset, bucket, amount)
-SELECT * FROM {_DELTAS}
-ON CONFLICT (account, account_kind, asset, bucket) DO UPDATE SET amount = b.amount + excluded.amount
-""")
+SELECT * FROM unnest(CAST(:account AS bytea[]), CAST(:kind AS smallint[]),
+  CAST(:asset AS smallint[]), CAST(:bucket AS integer[]), CAST(:amount AS bigint[]))
+ON CONFLICT (account, account_kind, asset, bucket)
+DO UPDATE SET amount = b.amount + excluded.amount""")
 _ARRIVALS = text("SELECT nextval('arrivals') FROM generate_series(1, :n)")
 
 
@@ -142,3 +142,16 @@ def known(tx: Connection, ids: Sequence[str]) -> dict[str, int]:
         {"ids": [bytes.fromhex(entry_id) for entry_id in ids]},
     )
     return {row.id.hex(): row.arrival for row in rows}
+
+
+def of_kind(tx: Connection, resident: str, kind: Kind) -> list[Entry]:
+    """A resident's entries of one kind, in the order they were appended."""
+    rows = tx.execute(
+        text(
+            "SELECT e.payload FROM entries e WHERE e.kind = :kind AND e.arrival IN ("
+            "SELECT arrival FROM postings WHERE account = :id AND account_kind <= 3)"
+            " ORDER BY e.arrival"
+        ),
+        {"id": bytes.fromhex(resident), "kind": kind},
+    )
+    return [Entry.parse(payload) for payload in rows.scalars()]

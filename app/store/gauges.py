@@ -18,10 +18,11 @@ class Backlog(NamedTuple):
 
 
 class BudgetFigures(NamedTuple):
-    """One budget in points: what is left for new acts, and what waits for more money."""
+    """One budget in points: funded so far, left for new acts, waiting for more money."""
 
     name: str
     scope: str
+    funded_points: int
     left_points: int
     waiting_points: int
 
@@ -38,8 +39,12 @@ def backlog(tx: Connection) -> Backlog:
     return Backlog(*row)
 
 
+# 5 is AccountKind.BUDGET, spelled out so that the planner sees the partial index's own condition.
 _BUDGETS = text("""
 SELECT b.name, b.scope,
+  coalesce((SELECT sum(p.amount) FROM postings p JOIN entries e USING (arrival)
+    WHERE p.account = b.token AND p.account_kind = 5 AND p.amount > 0
+      AND e.kind = 'budget.funded'), 0)::bigint,
   coalesce((SELECT sum(l.amount) FROM balances l
     WHERE (l.account, l.account_kind, l.asset) = (b.token, :budget, :point)), 0)::bigint,
   coalesce((SELECT sum(w.points) FROM waiting w WHERE w.budget = b.token), 0)::bigint

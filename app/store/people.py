@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import NamedTuple
 
@@ -77,7 +77,8 @@ def bound_to(tx: Connection, subjects: Sequence[bytes]) -> dict[bytes, str]:
 
 
 _RESOLVE = text("""
-SELECT s.subject, r.id, r.wrapped_key, c.given_at IS NOT NULL AND c.withdrawn_at IS NULL AS consented
+SELECT s.subject, r.id, r.wrapped_key,
+  c.given_at IS NOT NULL AND c.withdrawn_at IS NULL AS consented
 FROM unnest(CAST(:subjects AS bytea[])) AS s (subject)
 JOIN bindings b ON b.subject = s.subject
 JOIN residents r ON r.id = b.resident
@@ -189,9 +190,10 @@ def _keys(keys: Sequence[UsageKey]) -> dict[str, list[object]]:
     }
 
 
-def put_openings(tx: Connection, openings: Iterable[tuple[int, bytes]]) -> None:
-    """Store sealed openings by their entry's arrival number."""
-    copy_in(tx, "openings", {"arrival": "int8", "sealed": "bytea"}, openings)
+def put_openings(tx: Connection, openings: Iterable[tuple[int, bytes, bytes]]) -> None:
+    """Store (arrival, resident, sealed opening)."""
+    columns = {"arrival": "int8", "resident": "bytea", "sealed": "bytea"}
+    copy_in(tx, "openings", columns, openings)
 
 
 def opening(tx: Connection, arrival: int) -> bytes | None:
@@ -199,3 +201,76 @@ def opening(tx: Connection, arrival: int) -> bytes | None:
     return tx.execute(
         text("SELECT sealed FROM openings WHERE arrival = :arrival"), {"arrival": arrival}
     ).scalar()
+
+
+def held(tx: Connection, resident: str) -> int:
+    """Points on hold."""
+    total = tx.execute(
+        text("SELECT sum(amount) FROM balances WHERE account = :id AND account_kind = :kind"),
+        {"id": bytes.fromhex(resident), "kind": AccountKind.HELD.code},
+    ).scalar()
+    return int(total or 0)
+
+
+def lock_expired(tx: Connection, today: int, limit: int) -> list[tuple[str, int, int]]:
+    """Wallet buckets whose last day is past: (resident, bucket, points), residents locked."""
+    due = tx.execute(
+        text(
+            "SELECT account, bucket FROM balances WHERE account_kind = :kind AND asset = :asset"
+            " AND bucket < :today AND amount > 0 AND account IN"
+            " (SELECT id FROM residents WHERE erased_at IS NULL)"
+            " ORDER BY account, bucket LIMIT :limit"
+        ),
+        {
+            "kind": AccountKind.RESIDENT.code,
+            "asset": Asset.POINT.code,
+            "today": today,
+            "limit": limit,
+        },
+    ).all()
+    result = []
+    for account, bucket in due:
+        resident = account.hex()
+        if lock(tx, resident) is None:
+            continue
+        points = wallet(tx, resident).get((Asset.POINT, bucket), 0)
+        if points:
+            result.append((resident, bucket, points))
+    return result
+
+
+_FORGET = (
+    "DELETE FROM openings o USING postings p"
+    " WHERE p.account = :id AND p.account_kind <= 3 AND o.arrival = p.arrival",
+    "DELETE FROM unclaimed u USING bindings b WHERE b.resident = :id AND u.subject = b.subject",
+    "DELETE FROM bindings WHERE resident = :id",
+    "DELETE FROM consents WHERE resident = :id",
+    "DELETE FROM usage WHERE resident = :id",
+    "DELETE FROM rejections WHERE resident = :id",
+    "DELETE FROM waiting WHERE resident = :id",
+    "UPDATE residents SET wrapped_key = NULL, district = NULL, erased_at = :now WHERE id = :id",
+)
+
+
+def forget(tx: Connection, resident: str, now: datetime) -> None:
+    """Remove all that ties the account to a person; the account's balances stay, unreachable."""
+    for statement in _FORGET:
+        tx.execute(text(statement), {"id": bytes.fromhex(resident), "now": now})
+
+
+_OPENINGS = text("""
+SELECT l.leaf, e.id, r.id, r.wrapped_key, o.sealed
+FROM leaves l
+JOIN openings o USING (arrival)
+JOIN entries e USING (arrival)
+JOIN residents r ON r.id = o.resident
+WHERE l.leaf >= :first AND l.leaf < :last ORDER BY l.leaf""")
+_OPENINGS_PAGE = 10_000
+
+
+def openings(tx: Connection, size: int) -> Iterator[tuple[int, str, str, bytes, bytes]]:
+    """Every opening below a leaf: (leaf, entry id, resident, wrapped key, sealed opening)."""
+    for first in range(0, size, _OPENINGS_PAGE):
+        last = min(first + _OPENINGS_PAGE, size)
+        for row in tx.execute(_OPENINGS, {"first": first, "last": last}):
+            yield row[0], row[1].hex(), row[2].hex(), row[3], row[4]

@@ -78,4 +78,6 @@ def remember_nonce(tx: Connection, key_id: str, nonce: str, now: datetime) -> bo
 
 def forget_nonces(tx: Connection, before: datetime) -> int:
     """Drop nonces taken before that moment, which no fresh timestamp can bring back."""
-    return tx.execute(text("DELETE FROM nonces WHERE seen_at < :before"), {"before": before}).rowcount
+    return tx.execute(
+        text("DELETE FROM nonces WHERE seen_at < :before"), {"before": before}
+    ).rowcount

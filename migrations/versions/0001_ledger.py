@@ -29,8 +29,11 @@ CREATE TABLE postings (
 );
 -- Only people's own accounts are ever looked up by account; the rest is summed by the sealer.
 CREATE INDEX postings_by_person ON postings (account, arrival) WHERE account_kind <= 3;
+-- What was paid into budgets; issues only take from them, so this stays small.
+CREATE INDEX postings_into_budgets ON postings (account) WHERE account_kind = 5 AND amount > 0;
 -- Arrivals rise with the table, so a few pages of summaries find any range of them.
-CREATE INDEX postings_by_arrival ON postings USING brin (arrival) WITH (pages_per_range = 16, autosummarize = on);
+CREATE INDEX postings_by_arrival ON postings
+  USING brin (arrival) WITH (pages_per_range = 16, autosummarize = on);
 
 CREATE TABLE leaves (
   leaf bigint PRIMARY KEY CHECK (leaf >= 0),
@@ -59,7 +62,7 @@ CREATE TABLE outbox (
 ) WITH (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 20000);
 
 CREATE TABLE log_head (
-  only boolean PRIMARY KEY DEFAULT true CHECK (only),
+  one boolean PRIMARY KEY DEFAULT true CHECK (one),
   size bigint NOT NULL,
   edge bytea[] NOT NULL,
   day integer

@@ -70,6 +70,7 @@ CREATE TABLE consents (
 
 CREATE TABLE openings (
   arrival bigint PRIMARY KEY,
+  resident bytea NOT NULL,
   sealed bytea NOT NULL
 );
 
@@ -122,6 +123,7 @@ CREATE TABLE waiting (
   points bigint NOT NULL CHECK (points > 0)
 );
 CREATE INDEX waiting_in_order ON waiting (budget, arrival);
+CREATE INDEX waiting_by_resident ON waiting (resident);
 
 CREATE TABLE scenario_versions (
   scenario text NOT NULL,
@@ -134,6 +136,15 @@ CREATE TABLE scenario_versions (
 );
 """
 
+_GRANTS = """
+GRANT SELECT, INSERT ON providers, batches, scenario_versions, budgets TO puhui_app;
+GRANT SELECT, INSERT, UPDATE ON provider_keys, residents TO puhui_app;
+GRANT SELECT, INSERT, UPDATE, DELETE ON consents, usage TO puhui_app;
+GRANT SELECT, INSERT, DELETE ON nonces, bindings, openings, rejections TO puhui_app;
+GRANT SELECT, INSERT, DELETE ON unclaimed, waiting TO puhui_app;
+GRANT SELECT ON alembic_version TO puhui_app;
+"""
+
 
 def upgrade() -> None:
     op.execute(_PROVIDERS)
@@ -144,11 +155,4 @@ def upgrade() -> None:
             f"CREATE TRIGGER append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON {table} "
             "FOR EACH STATEMENT EXECUTE FUNCTION refuse_change()"
         )
-    op.execute("GRANT SELECT, INSERT ON providers, batches, scenario_versions, budgets TO puhui_app")
-    op.execute(
-        "GRANT SELECT, INSERT, UPDATE ON provider_keys, residents, consents, usage TO puhui_app"
-    )
-    op.execute("GRANT SELECT, INSERT, DELETE ON nonces, bindings, openings, rejections TO puhui_app")
-    op.execute("GRANT SELECT, INSERT, DELETE ON unclaimed, waiting TO puhui_app")
-    op.execute("GRANT DELETE ON usage, consents TO puhui_app")
-    op.execute("GRANT SELECT ON alembic_version TO puhui_app")
+    op.execute(_GRANTS)

@@ -1,0 +1,222 @@
+"""What an operator does: keys, schema, rules, providers, budgets, the log, and the processes."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from secrets import token_hex
+
+import click
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    PublicFormat,
+    load_pem_public_key,
+)
+from sqlalchemy import Engine, create_engine
+
+from app.cli.local import local_config
+from app.config import Config, ConfigError
+from app.flows.budget import fund_budget
+from app.flows.export import export_log
+from app.flows.publish import publish
+from app.flows.rotate import rotate_log_key
+from app.flows.seal import Sealer
+from app.flows.work import Worker
+from app.store import budgets, providers
+from app.store.db import migrate as run_migrations
+from app.vault import Vault, create_keys, open_vault
+from scenarios import load
+
+
+@contextmanager
+def parts(config: Config) -> Iterator[tuple[Config, Engine, Vault]]:
+    """Engine and vault of a command, with the local servers up in demo and test mode."""
+    ready = local_config(config)
+    if ready.database_url is None:
+        raise ConfigError("DATABASE_URL is not set")
+    engine = create_engine(ready.database_url)
+    try:
+        yield ready, engine, open_vault(ready.keys_dir)
+    finally:
+        engine.dispose()
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
+
+
+@click.group()
+def keys() -> None:
+    """Secrets and log keys."""
+
+
+@keys.command("init")
+@click.pass_obj
+def keys_init(config: Config) -> None:
+    """Make all secrets and the first log key in the keys folder."""
+    create_keys(config.keys_dir, config.log_origin)
+    click.echo(f"keys written to {config.keys_dir}; back them up apart from the database")
+
+
+@keys.command("rotate")
+@click.pass_obj
+def keys_rotate(config: Config) -> None:
+    """Add a log key, signed over by the old one, and seal that into the log."""
+    with parts(config) as (ready, engine, vault):
+        entry = rotate_log_key(engine, vault, ready.keys_dir, _now())
+        click.echo(f"new key {entry.detail['new']}")
+        click.echo("restart web and worker; both keys sign until log-1.key's file is removed")
+
+
+@click.command()
+@click.pass_obj
+def migrate(config: Config) -> None:
+    """Bring the schema to the newest version (as DATABASE_OWNER_URL)."""
+    if config.owner_url is None:
+        raise ConfigError("DATABASE_OWNER_URL is not set; migrations run as the schema's owner")
+    run_migrations(config.owner_url)
+    click.echo("the schema is current")
+
+
+@click.command("publish")
+@click.pass_obj
+def publish_rules(config: Config) -> None:
+    """Publish the scenario versions that are not published yet."""
+    with parts(config) as (_, engine, vault):
+        click.echo(f"{publish(engine, vault, load(), _now())} versions published")
+
+
+@click.group()
+def provider() -> None:
+    """Activity providers and their keys."""
+
+
+@provider.command("add")
+@click.argument("code")
+@click.argument("name")
+@click.pass_obj
+def provider_add(config: Config, code: str, name: str) -> None:
+    """Register a provider, for example `puhui provider add bus-co 长治公交`."""
+    with parts(config) as (_, engine, _vault), engine.begin() as tx:
+        if not providers.add(tx, code, name, _now()):
+            raise click.ClickException(f"provider {code} exists already")
+    click.echo(f"provider {code} added; give it a key with `puhui provider key {code}`")
+
+
+@provider.command("key")
+@click.argument("code")
+@click.option("--public", "public", type=click.Path(exists=True, path_type=Path), help="PEM file")
+@click.option("--write", "write", type=click.Path(path_type=Path), help="make a pair, keep it here")
+@click.pass_obj
+def provider_key(config: Config, code: str, public: Path | None, write: Path | None) -> None:
+    """Register a provider's public key (--public), or make a pair for trying out (--write)."""
+    if (public is None) == (write is None):
+        raise click.UsageError("give either --public FILE or --write FILE")
+    with parts(config) as (_, engine, _vault):
+        key_id = add_provider_key(engine, code, public.read_bytes() if public else write)
+    click.echo(key_id)
+
+
+def add_provider_key(engine: Engine, code: str, public: bytes | Path | None) -> str:
+    """Register a PEM public key, or make an Ed25519 pair and write its private half to a path."""
+    if isinstance(public, bytes):
+        key = load_pem_public_key(public)
+    else:
+        private = Ed25519PrivateKey.generate()
+        pem = private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+        descriptor = os.open(str(public), os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(pem)
+        key = private.public_key()
+    der = key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    algorithm = "ed25519" if len(der) < 64 else "rsa-sha256"
+    key_id = f"{code}-{token_hex(4)}"
+    with engine.begin() as tx:
+        providers.add_key(tx, key_id, code, algorithm, der, _now())
+    return key_id
+
+
+@click.group()
+def budget() -> None:
+    """Who pays for points."""
+
+
+@budget.command("create")
+@click.argument("scope")
+@click.argument("name")
+@click.pass_obj
+def budget_create(config: Config, scope: str, name: str) -> None:
+    """Make a budget for a scenario id, an area, or '*'."""
+    with parts(config) as (_, engine, _vault), engine.begin() as tx:
+        if not budgets.create(tx, token_hex(16), name, scope, _now()):
+            raise click.ClickException(f"scope {scope} has a budget already")
+    click.echo(f"budget {scope} made; fund it with `puhui budget fund`")
+
+
+@budget.command("fund")
+@click.argument("scope")
+@click.argument("points", type=click.IntRange(1, 2**53 - 1))
+@click.option("--reference", required=True, help="the decision's number; counts once")
+@click.pass_obj
+def budget_fund(config: Config, scope: str, points: int, reference: str) -> None:
+    """Add points to a budget; those who wait are paid by the worker, in order."""
+    with parts(config) as (_, engine, vault):
+        entry = fund_budget(engine, vault, scope, points, reference, _now())
+    click.echo(f"entry {entry.id}")
+
+
+@click.command()
+@click.pass_obj
+def worker(config: Config) -> None:
+    """Seal about every second, pay who waits, expire points; one or many may run."""
+    with parts(config) as (ready, engine, vault):
+        Worker(engine, vault, Sealer(engine, vault, ready.head_file), _now).run()
+
+
+@click.group("log")
+def log_group() -> None:
+    """The verifiable log."""
+
+
+@log_group.command("seal")
+@click.pass_obj
+def log_seal(config: Config) -> None:
+    """Seal all that is pending now."""
+    with parts(config) as (ready, engine, vault):
+        sealer = Sealer(engine, vault, ready.head_file)
+        total = 0
+        while count := sealer.seal(_now()):
+            total += count
+    click.echo(f"{total} entries sealed")
+
+
+@log_group.command("adopt")
+@click.confirmation_option(prompt="Was every newer checkpoint announced as lost?")
+@click.pass_obj
+def log_adopt(config: Config) -> None:
+    """Take the database's last checkpoint as the outside copy, after a loss was announced."""
+    with parts(config) as (ready, engine, vault):
+        size = Sealer(engine, vault, ready.head_file).adopt()
+    click.echo(f"the outside copy now says {size} entries")
+
+
+@click.command("export")
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.option("--openings", is_flag=True, help="also what was done, for a contracted auditor")
+@click.pass_obj
+def export(config: Config, folder: Path, openings: bool) -> None:
+    """Write the log to a folder that `python -m ledger FOLDER` checks without a database."""
+    with parts(config) as (_, engine, vault):
+        size = export_log(engine, vault, folder, openings=openings)
+    click.echo(f"{size} entries exported to {folder}")
+
+
+COMMANDS = (
+    keys, migrate, publish_rules, provider, budget, worker, log_group, export,
+)  # fmt: skip

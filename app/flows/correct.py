@@ -1,0 +1,165 @@
+"""Correct an activity: its entry is reversed and, if a replacement is given, credited anew.
+
+Each revision of an activity has its own idempotency key: the id alone, then the id with 1, 2, 3 …
+The last revision that exists is the one that counts, unless it is reversed.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any, NamedTuple
+
+import orjson
+from sqlalchemy import Connection, Engine
+
+from app.flows.credit import (
+    SALT_BYTES,
+    DocumentError,
+    credit,
+    outcome,
+    read_document,
+)
+from app.store import budgets, entries, people
+from app.store.catalogue import Registry
+from app.vault import Vault, unseal
+from ledger.accounts import Asset
+from ledger.entries import Entry, instant
+from ledger.transfers import granted, reverse
+from scenarios import Catalogue, measure, needs, read_time, undo
+
+_MAX_REVISIONS = 100
+
+
+class UnknownActivityError(Exception):
+    """This provider reported no activity of this id that was credited."""
+
+    code = "ACTIVITY_UNKNOWN"
+
+
+class CorrectionError(Exception):
+    """The correction cannot be made; the sentence says why. Nothing was written."""
+
+    def __init__(self, code: str, detail: str) -> None:
+        super().__init__(detail)
+        self.code = code
+
+
+class Revision(NamedTuple):
+    """The last revision of an activity: its number, arrival, entry, and whether it still counts."""
+
+    number: int
+    arrival: int
+    entry: Entry
+    counts: bool
+
+
+def correct(
+    engine: Engine,
+    vault: Vault,
+    registry: Registry,
+    provider: str,
+    activity_id: str,
+    replacement: Any,
+    now: datetime,
+) -> dict[str, Any]:
+    """Void the activity (`replacement` None) or put another in its place; return its outcome.
+
+    The same correction again changes nothing and gets the same entry. Raises UnknownActivityError,
+    CorrectionError.
+    """
+    with engine.begin() as tx:
+        last = _last_revision(tx, vault, provider, activity_id)
+        if last is None:
+            raise UnknownActivityError(
+                f"no credited activity {activity_id[:64]!r}; corrections follow a first report"
+            )
+        resident = last.entry.resident
+        wrapped = people.lock(tx, resident)
+        if wrapped is None:
+            raise CorrectionError("SUBJECT_ERASED", "the resident was erased; nothing to correct")
+        key = vault.subject_key(resident, wrapped)
+        old = _opening(tx, key, last)
+        if replacement is None:
+            if last.counts:
+                _reverse(tx, vault, registry.current(tx), last, old, now)
+            return outcome(activity_id, "reversed", entry_id=last.entry.id)
+        document = _document(vault, provider, activity_id, replacement, last.number + 1)
+        if document.opening(provider) == old and last.counts:
+            return outcome(activity_id, "accepted", entry_id=last.entry.id)
+        if last.counts:
+            _reverse(tx, vault, registry.current(tx), last, old, now)
+        credited = credit(tx, vault, registry.current(tx), provider, [document], now)
+        result = credited.outcomes[0]
+        if result["outcome"] != "accepted":
+            code = result.get("code", "SUBJECT_UNKNOWN")
+            detail = result.get("detail", "the corrected activity names an unbound subject")
+            raise CorrectionError(code, detail)
+        return result
+
+
+def _document(vault: Vault, provider: str, activity_id: str, raw: Any, revision: int) -> Any:
+    try:
+        document = read_document(vault, provider, raw, revision)
+    except DocumentError as error:
+        raise CorrectionError(error.code, str(error)) from error
+    if document.id != activity_id:
+        raise CorrectionError(
+            "ACTIVITY_ID_MISMATCH", "id in the body must be the id of the activity corrected"
+        )
+    return document
+
+
+def _last_revision(
+    tx: Connection, vault: Vault, provider: str, activity_id: str
+) -> Revision | None:
+    scope = f"activity:{provider}"
+    last = None
+    for number in range(_MAX_REVISIONS):
+        key = f"{activity_id}\n{number}" if number else activity_id
+        found = entries.find(tx, vault.entry_id(scope, key))
+        if found is None:
+            return last
+        arrival, entry = found
+        counts = not entries.known(tx, [vault.entry_id("reverse", entry.id)])
+        last = Revision(number, arrival, entry, counts)
+    raise CorrectionError(
+        "TOO_MANY_REVISIONS", f"an activity can be corrected {_MAX_REVISIONS - 1} times"
+    )
+
+
+def _opening(tx: Connection, key: bytes, revision: Revision) -> bytes:
+    sealed = people.opening(tx, revision.arrival)
+    if sealed is None:
+        raise CorrectionError("SUBJECT_ERASED", "the activity's content was erased")
+    return unseal(key, sealed, revision.entry.id.encode())[SALT_BYTES:]
+
+
+def _reverse(
+    tx: Connection,
+    vault: Vault,
+    catalogue: Catalogue,
+    revision: Revision,
+    opening: bytes,
+    now: datetime,
+) -> None:
+    """Take the credit back, with what was paid for it later, and give its allowance back."""
+    entry = revision.entry
+    settled = entries.find(tx, vault.entry_id("settle", entry.id))
+    budgets.leave_line(tx, [revision.arrival])
+    points = granted(entry, Asset.POINT) + entry.detail.get("awaiting", 0)
+    for original in (entry, *((settled[1],) if settled else ())):
+        made = reverse(
+            id=vault.entry_id("reverse", original.id),
+            at=instant(now),
+            entry=original,
+            wallet=people.wallet(tx, entry.resident),
+        )
+        entries.append(tx, [made])
+    document = orjson.loads(opening)
+    version = catalogue.versions(entry.detail["rule"][0])[entry.detail["rule"][1] - 1]
+    activity = measure(version, read_time(document["occurred_at"]), document["quantities"])
+    keys = [(entry.resident, *key) for key in needs(version, activity)]
+    own = {key[1:]: value for key, value in people.usage(tx, keys).items()}
+    mg = granted(entry, Asset.CO2E)
+    changed = undo(version, activity, mg, points, own)
+    people.record_usage(tx, {(entry.resident, *key): value for key, value in changed.items()})

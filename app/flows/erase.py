@@ -1,0 +1,34 @@
+"""Erase a person: what could name them goes, what the ledger committed to stays provable."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from sqlalchemy import Engine
+
+from app.store import entries, people
+from app.vault import Vault
+from ledger.entries import Entry, instant
+from ledger.errors import Refused
+from ledger.transfers import erase_subject
+
+
+def erase(engine: Engine, vault: Vault, resident: str, now: datetime) -> Entry:
+    """Destroy the resident's key, openings, bindings, consents, counters and rejections, and seal
+    that this was done. Open holds must be resolved first. Raises Refused.
+
+    Points still held lapse with the account: nobody can ever move them again.
+    """
+    with engine.begin() as tx:
+        entry_id = vault.entry_id("erase", resident)
+        found = entries.find(tx, entry_id)
+        if found is not None:
+            return found[1]
+        if people.lock(tx, resident) is None:
+            raise Refused("There is no such resident.")
+        if people.held(tx, resident):
+            raise Refused("Points are on hold; release or redeem them first.")
+        people.forget(tx, resident, now)
+        entry = erase_subject(id=entry_id, at=instant(now), resident=resident)
+        entries.append(tx, [entry])
+        return entry

@@ -1,0 +1,77 @@
+"""Export: the log as files that other people's tools read, streamed, at one checkpoint."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from sqlalchemy import Connection, Engine
+
+from app.flows.credit import SALT_BYTES
+from app.flows.prove import checkpoint_size
+from app.store import catalogue, log, people
+from app.vault import Vault, unseal
+from ledger.encoding import encode
+from ledger.keys import policy
+from ledger.tiles import ENTRIES, WIDTH, Tile, encode_bundle, tiles
+from scenarios import Version
+
+
+class NothingSealedError(Exception):
+    """There is no checkpoint yet, so there is nothing an auditor could check."""
+
+    code = "NOTHING_SEALED"
+
+
+def export_log(engine: Engine, vault: Vault, folder: Path, *, openings: bool) -> int:
+    """Write checkpoint, keys, policy, tiles, entry bundles, scenario versions and, on request,
+    openings; return the log's size. An older export in the folder is brought up to date: full
+    tiles never change, so those that are there stay. Raises NothingSealedError."""
+    with engine.connect().execution_options(isolation_level="REPEATABLE READ") as tx, tx.begin():
+        note = log.latest_checkpoint(tx)
+        if note is None:
+            raise NothingSealedError("nothing has been sealed yet; run `puhui log seal`")
+        size = checkpoint_size(note)
+        for tile in tiles(size):
+            _write(folder / tile.path, lambda tile=tile: log.read_tile(tx, tile))
+        for first in range(0, size, WIDTH):
+            width = min(WIDTH, size - first)
+            path = folder / Tile(ENTRIES, first // WIDTH, width).path
+            _write(path, lambda f=first, w=width: encode_bundle(log.payloads(tx, f, w)))
+        for data in catalogue.canonicals(tx):
+            version = Version.from_canonical(data)
+            path = folder / "scenarios" / version.scenario / f"{version.number}.json"
+            _write(path, lambda data=data: data)
+        if openings:
+            with (folder / "openings.jsonl").open("wb") as file:
+                file.writelines(_openings(tx, vault, size))
+        verifiers = vault.ring.verifiers
+        (folder / "log.vkey").write_text("".join(f"{v.vkey}\n" for v in verifiers))
+        (folder / "policy").write_text(policy(verifiers))
+        (folder / "checkpoint").write_text(note)  # last: it vouches for all the others
+    return size
+
+
+def _write(path: Path, content: object) -> None:
+    if path.exists():
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(path.name + ".part")
+    part.write_bytes(content())  # type: ignore[operator]
+    part.replace(path)
+
+
+def _openings(tx: Connection, vault: Vault, size: int) -> Iterator[bytes]:
+    """One line an opening that still exists, in leaf order."""
+    keys: dict[str, bytes] = {}
+    for leaf, entry_id, resident, wrapped, sealed in people.openings(tx, size):
+        if resident not in keys:
+            keys[resident] = vault.subject_key(resident, wrapped)
+        plain = unseal(keys[resident], sealed, entry_id.encode())
+        line = {
+            "account": f"resident:{resident}",
+            "index": leaf,
+            "opening": plain[SALT_BYTES:].decode(),
+            "salt": plain[:SALT_BYTES].hex(),
+        }
+        yield encode(line) + b"\n"

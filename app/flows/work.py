@@ -1,0 +1,71 @@
+"""The worker: one loop that seals, pays who waits, expires points and forgets old nonces.
+
+Every step is safe to repeat and to run in several processes at once; the restart path is the
+normal path.
+"""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Callable
+from datetime import date, datetime, timedelta
+
+import structlog
+from sqlalchemy import Engine
+from sqlalchemy.exc import DBAPIError
+
+from app.config import CITY_ZONE
+from app.flows.budget import pay_waiting
+from app.flows.expire import expire_points
+from app.flows.seal import LIMIT, Sealer, SecondHistoryError
+from app.store import providers
+from app.store.catalogue import Registry
+from app.vault import Vault
+
+_PAUSE_S = 1.0
+_RETRY_S = 5.0
+_NONCE_AGE = timedelta(minutes=10)
+_log = structlog.get_logger("worker")
+
+
+class Worker:
+    """Runs until SIGTERM or SIGINT."""
+
+    def __init__(
+        self, engine: Engine, vault: Vault, sealer: Sealer, clock: Callable[[], datetime]
+    ) -> None:
+        self._engine, self._vault, self._sealer, self._clock = engine, vault, sealer, clock
+        self._registry = Registry()
+        self._stop = threading.Event()
+        self._expired_on: date | None = None
+
+    def run(self) -> None:
+        """Work until told to stop. A database that is away is waited for; a second history ends
+        the process, since no waiting mends it."""
+        for name in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(name, lambda *_: self._stop.set())
+        while not self._stop.is_set():
+            try:
+                sealed = self.step()
+            except SecondHistoryError as error:
+                _log.error("sealing refused", reason=str(error))
+                raise
+            except DBAPIError as error:
+                _log.error("database away", error=type(error.orig).__name__)
+                self._stop.wait(_RETRY_S)
+                continue
+            if sealed < LIMIT:
+                self._stop.wait(_PAUSE_S)
+
+    def step(self) -> int:
+        """One round; returns how many entries were sealed."""
+        now = self._clock()
+        pay_waiting(self._engine, self._vault, self._registry, now)
+        today = now.astimezone(CITY_ZONE).date()
+        if self._expired_on != today:
+            expire_points(self._engine, self._vault, now)
+            with self._engine.begin() as tx:
+                providers.forget_nonces(tx, now - _NONCE_AGE)
+            self._expired_on = today
+        return self._sealer.seal(now)
