@@ -1,6 +1,6 @@
 """How an activity becomes a reduction in mg and points; pure, and knowing nothing of accounts."""
 
-from scenarios.activity import SHANGHAI, Activity, read
+from scenarios.activity import SHANGHAI, Activity, measure, read, read_time
 from scenarios.catalogue import Catalogue, load
 from scenarios.errors import Rejected, ScenarioError
 from scenarios.limits import Grant, Key, Usage, grant, needs, record, undo
@@ -25,10 +25,12 @@ __all__ = [
     "Workings",
     "grant",
     "load",
+    "measure",
     "needs",
     "opening",
     "quantify",
     "read",
+    "read_time",
     "record",
     "undo",
 ]

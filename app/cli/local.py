@@ -78,7 +78,8 @@ def running(
     ]  # fmt: skip
     commands = [web, [sys.executable, "-m", "app.cli", "worker"]] if worker else [web]
     children = [
-        subprocess.Popen(command, env=environment(config), cwd=_PROJECT) for command in commands
+        subprocess.Popen(command, env=environment(config), cwd=_PROJECT)  # noqa: S603  (ours)
+        for command in commands
     ]
     try:
         url = f"http://127.0.0.1:{port}"

@@ -13,7 +13,7 @@ from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import IntegrityError
 
 from app.config import CITY_ZONE
-from app.flows.credit import Credited, DocumentError, credit, read_document, rejection
+from app.flows.credit import Credited, Document, DocumentError, credit, read_document, rejection
 from app.store import batches
 from app.store.catalogue import Registry
 from app.vault import Vault
@@ -65,7 +65,7 @@ def accept(engine: Engine, vault: Vault, registry: Registry, batch: Batch, now: 
 def _answer(
     tx: Connection, vault: Vault, registry: Registry, batch: Batch, digest: bytes, now: datetime
 ) -> bytes:
-    documents = []
+    documents: list[Document | dict[str, Any]] = []
     for raw in batch.activities:
         try:
             documents.append(read_document(vault, batch.provider, raw))

@@ -58,7 +58,10 @@ def claim(
     documents = []
     for item in batches.take_unclaimed(tx, provider, subject):
         content = orjson.loads(unseal(vault.vault, item.sealed, subject))
-        documents.append(Document(item.activity_id, subject, *content, key=item.activity_id))
+        scenario, occurred_at, quantities = content
+        documents.append(
+            Document(item.activity_id, subject, scenario, occurred_at, quantities, item.activity_id)
+        )
     documents.sort(key=lambda document: datetime.fromisoformat(document.occurred_at))
     if documents:
         credit(tx, vault, registry.current(tx), provider, documents, now)

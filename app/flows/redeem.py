@@ -52,7 +52,7 @@ def release(engine: Engine, vault: Vault, hold_id: str, now: datetime) -> Entry:
 
 
 def redeem(engine: Engine, vault: Vault, hold_id: str, merchant: str, now: datetime) -> Entry:
-    """Cancel a hold's points for a merchant. Raises Refused if it was released or does not exist."""
+    """Cancel a hold's points for a merchant. Raises Refused if it was released or is unknown."""
     return _resolve(engine, vault, hold_id, merchant, now)
 
 

