@@ -10,7 +10,7 @@ from alembic import command
 from alembic.config import Config as AlembicConfig
 from alembic.script import ScriptDirectory
 from flask_sqlalchemy import SQLAlchemy
-from sqlalchemy import Connection, create_engine, text
+from sqlalchemy import Connection, Engine, create_engine, text
 from sqlalchemy.exc import DBAPIError
 
 db = SQLAlchemy()
@@ -26,6 +26,11 @@ def copy_in(
         copy.set_types(list(columns.values()))
         for row in rows:
             copy.write_row(row)
+
+
+def snapshot(engine: Engine) -> Connection:
+    """A connection whose statements all see the database as it stood at the first of them."""
+    return engine.connect().execution_options(isolation_level="REPEATABLE READ")
 
 
 def _alembic() -> AlembicConfig:

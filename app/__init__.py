@@ -1,0 +1,85 @@
+"""Puhui's application: Flask, SQL, Redis and tokens live here and nowhere else."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from flask import Flask
+from flask_smorest import Api
+from prometheus_client import CollectorRegistry
+
+from app import errors, limits
+from app.api import frame, ops, providers, public, residents, sandbox
+from app.config import Config
+from app.wiring import Clock, utc_now, wire
+
+MAX_BODY_BYTES = 8 * 1024 * 1024
+
+_DESCRIPTION = """\
+碳普惠平台的接口。Providers send signed batches of activities; residents read their points, carbon
+and receipts; anyone reads the log, the scenarios and the budgets.
+
+Ids and amounts are strings. Times are RFC 3339 with an offset, and the business date
+(Asia/Shanghai) stands beside each instant. Every refusal is `application/problem+json` with a
+stable `code`.
+"""
+_SECURITY = {
+    "resident": {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"},
+    "provider": {
+        "type": "apiKey",
+        "in": "header",
+        "name": "Authorization",
+        "description": (
+            'PUHUI-ED25519 key_id="...",timestamp="...",nonce="...",signature="..." over the five'
+            " lines METHOD, path?query, timestamp, nonce, body, each ended by a newline"
+        ),
+    },
+}
+
+
+class _Api(Api):
+    """flask-smorest's documents, with our problem details as the one form of refusal."""
+
+    ERROR_SCHEMA = errors.ProblemSchema
+
+    def _register_responses(self) -> None:
+        names = ("DEFAULT_ERROR", "UNPROCESSABLE_ENTITY")
+        for name in names:
+            content = {"application/problem+json": {"schema": errors.ProblemSchema}}
+            answer = {"description": "A refusal, as RFC 9457 problem details", "content": content}
+            self.spec.components.response(name, answer, lazy=True)
+
+    def _register_error_handlers(self) -> None:
+        """None of its own: app.errors answers for everything."""
+
+
+def create_app(config: Config, clock: Clock = utc_now) -> Flask:
+    """The WSGI application of these settings. Raises ConfigError."""
+    app = Flask(__name__, static_folder="web/static", template_folder="web")
+    app.config.update(_settings())
+    app.json.ensure_ascii = False  # type: ignore[attr-defined] # DefaultJSONProvider has it
+    frame.configure_logs()
+    limits.install(app, wire(app, config, clock).redis)
+    registry = app.extensions[ops.REGISTRY] = CollectorRegistry()
+    frame.install(app, registry)
+    errors.install(app)
+    app.register_blueprint(ops.blp)
+    app.register_blueprint(public.log)
+    api = _Api(app)
+    for name, scheme in _SECURITY.items():
+        api.spec.components.security_scheme(name, scheme)
+    audiences = [providers.blp, residents.blp, public.blp]
+    for blueprint in audiences + ([sandbox.blp] if config.sandbox else []):
+        api.register_blueprint(blueprint)
+    return app
+
+
+def _settings() -> dict[str, Any]:
+    return {
+        "MAX_CONTENT_LENGTH": MAX_BODY_BYTES,
+        "API_TITLE": "Puhui 碳普惠",
+        "API_VERSION": "1",
+        "OPENAPI_VERSION": "3.1.0",
+        "OPENAPI_URL_PREFIX": "/",
+        "API_SPEC_OPTIONS": {"info": {"description": _DESCRIPTION}},
+    }

@@ -1,0 +1,103 @@
+"""For those who run or integrate the service: landing page, documents, health, metrics."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+import structlog
+from flask import Blueprint, Response, current_app, render_template
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Gauge, generate_latest
+from sqlalchemy import Connection
+from sqlalchemy.exc import SQLAlchemyError
+
+from app.api.wire import answer, instant
+from app.errors import PROBLEMS, Problem
+from app.store import gauges
+from app.store.db import schema_is_current
+from app.wiring import wired
+from ledger.entries import Entry
+
+REGISTRY = "puhui.metrics"  # app.extensions: this application's CollectorRegistry
+
+blp = Blueprint("ops", __name__)
+
+
+@blp.get("/")
+def landing() -> str:
+    """The first page: what this is, and where everything stands."""
+    return render_template("index.html", origin=wired().config.log_origin)
+
+
+@blp.get("/docs")
+def docs() -> str:
+    """The readable documents, drawn from /openapi.json in the browser."""
+    return render_template("docs.html")
+
+
+@blp.get("/problems/<code>")
+def problem(code: str) -> Response:
+    """What a problem's `type` address means."""
+    if code not in PROBLEMS:
+        raise Problem("NOT_FOUND", "there is no problem of this code")
+    status, title = PROBLEMS[code]
+    return answer({"code": code, "status": status, "title": title})
+
+
+@blp.get("/health/live")
+def live() -> Response:
+    """The process answers."""
+    return answer({"status": "ok"})
+
+
+@blp.get("/health/ready")
+def ready() -> Response:
+    """Whether requests can be served: 503 without the database or its newest schema.
+
+    A sealer that is behind is told and does not make it unready: intake and reads go on without.
+    """
+    here = wired()
+    try:
+        with here.engine.connect() as tx:
+            current = schema_is_current(tx)
+            lag = _lag(tx, here.clock()) if current else {}
+    except SQLAlchemyError:
+        structlog.get_logger().error("database unavailable")
+        return answer({"status": "unavailable", "database": "unreachable"}, 503)
+    if not current:
+        return answer({"status": "unavailable", "database": "not at the newest migration"}, 503)
+    return answer({"status": "ok", "database": "ok", "time": instant(here.clock()), **lag})
+
+
+@blp.get("/metrics")
+def metrics() -> Response:
+    """Prometheus text: this process's counters, and the city's gauges read at this moment."""
+    here = wired()
+    moment = CollectorRegistry()
+    with here.engine.connect() as tx:
+        for name, value in _lag(tx, here.clock()).items():
+            _gauge(moment, name).set(int(value))
+        figures = gauges.budgets(tx)
+    left = _gauge(moment, "budget_left_points", "scope")
+    waiting = _gauge(moment, "budget_waiting_points", "scope")
+    for budget in figures:
+        left.labels(budget.scope).set(budget.left_points)
+        waiting.labels(budget.scope).set(budget.waiting_points)
+    body = generate_latest(current_app.extensions[REGISTRY]) + generate_latest(moment)
+    return Response(body, content_type=CONTENT_TYPE_LATEST)
+
+
+def _gauge(registry: CollectorRegistry, name: str, *labels: str) -> Gauge:
+    return Gauge(f"puhui_{name}", name.replace("_", " "), labels, registry=registry)
+
+
+def _lag(tx: Connection, now: datetime) -> dict[str, str]:
+    """The log's size, entries not sealed yet, and the age in seconds of the oldest of them."""
+    size, pending, oldest = gauges.backlog(tx)
+    age = 0
+    if oldest is not None:
+        age = max(0, int((now - datetime.fromisoformat(Entry.parse(oldest).at)).total_seconds()))
+    return {
+        "log_size": str(size),
+        "unsealed_entries": str(pending),
+        "oldest_unsealed_s": str(age),
+    }

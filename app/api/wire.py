@@ -1,0 +1,207 @@
+"""JSON on the wire and values inside: the strict reading of bodies, the one writing of answers.
+
+Ids and amounts are strings (JavaScript loses integers above 2^53); an instant is RFC 3339 with the
+city's offset and has its business date beside it.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from base64 import urlsafe_b64decode, urlsafe_b64encode
+from collections.abc import Callable, Mapping
+from datetime import datetime
+from typing import Any, NoReturn
+
+import marshmallow as ma
+import orjson
+from flask import Request, Response
+from flask_smorest import Blueprint as SmorestBlueprint
+from webargs.flaskparser import FlaskParser
+
+from app import auth
+from app.config import CITY_ZONE
+from app.errors import Problem, field_errors
+
+MAX_PAGE = 50
+_INT_DIGITS = 20  # int64 has 19 and a sign
+
+
+def answer(value: Any, status: int = 200) -> Response:
+    """A JSON answer that nobody but the caller may keep."""
+    made = Response(orjson.dumps(value), status, mimetype="application/json")
+    made.headers["Cache-Control"] = "no-store"
+    return made
+
+
+def plain_text(text: str) -> Response:
+    """A text answer that is asked for anew each time."""
+    made = Response(text, content_type="text/plain; charset=utf-8")
+    made.headers["Cache-Control"] = "no-cache"
+    return made
+
+
+def instant(at: datetime) -> str:
+    """2026-01-02T08:00:00+08:00, without fractions of a second."""
+    return at.astimezone(CITY_ZONE).isoformat(timespec="seconds")
+
+
+def stamp(name: str, at: datetime) -> dict[str, str]:
+    """An instant and the business date it falls on: {name}_at and {name}_date."""
+    local = at.astimezone(CITY_ZONE)
+    return {
+        f"{name}_at": local.isoformat(timespec="seconds"),
+        f"{name}_date": local.date().isoformat(),
+    }
+
+
+def calendar_day(number: int) -> str:
+    """20261231 as 2026-12-31."""
+    return f"{number // 10000:04d}-{number // 100 % 100:02d}-{number % 100:02d}"
+
+
+def page(items: list[Any], next_cursor: str | None) -> dict[str, Any]:
+    """A list's answer; `next_cursor` is None on its last page."""
+    return {"items": items, "next_cursor": next_cursor, "has_more": next_cursor is not None}
+
+
+def cursor_of(place: str) -> str:
+    """An opaque cursor for the place after which the next page begins."""
+    return urlsafe_b64encode(place.encode()).decode().rstrip("=")
+
+
+def place_of(cursor: str | None) -> str | None:
+    """The place a cursor of ours names; None for the first page. Raises Problem CURSOR_INVALID."""
+    if cursor is None:
+        return None
+    try:
+        place = urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)).decode()
+    except ValueError:
+        place = ""
+    if not place or not place.isprintable() or cursor_of(place) != cursor:
+        raise bad_cursor()
+    return place
+
+
+def bad_cursor() -> Problem:
+    """The refusal of a cursor that this list never gave out."""
+    return Problem("CURSOR_INVALID", "the cursor is not one that this list gave out")
+
+
+def read_json(raw: bytes) -> Any:
+    """Strict RFC 8259 with unique member names (RFC 7493). Raises Problem JSON_MALFORMED.
+
+    What is JSON to many senders but no number to us (NaN, thirty digits) comes through as a float,
+    which no field accepts: one bad activity then is one rejection and not the end of its batch.
+    """
+    try:
+        value: Any = _DECODER.decode(raw.decode())
+        if _SURROGATE.search(raw):
+            json.dumps(value, ensure_ascii=False).encode()
+        return value
+    except UnicodeError:
+        detail = "the body is not UTF-8, or holds half of a surrogate pair"
+    except json.JSONDecodeError as exc:
+        detail = f"the body is not JSON: {exc.msg} at character {exc.pos}"
+    except RecursionError:
+        detail = "the body is nested too deeply"
+    except _DuplicateNameError as exc:
+        detail = f"the body names a member twice in one object: {str(exc)[:64]!r}"
+    raise Problem("JSON_MALFORMED", detail)
+
+
+class _DuplicateNameError(Exception):
+    pass
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    made = dict(pairs)
+    if len(made) != len(pairs):
+        names = [name for name, _ in pairs]
+        raise _DuplicateNameError(next(name for name in names if names.count(name) > 1))
+    return made
+
+
+def _integer(digits: str) -> int | float:
+    return int(digits) if len(digits) <= _INT_DIGITS else float("inf")
+
+
+_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
+_DECODER = json.JSONDecoder(object_pairs_hook=_object, parse_int=_integer)
+
+
+class Arguments(FlaskParser):
+    """webargs with our reading of bodies, unknown names refused everywhere, and our errors."""
+
+    DEFAULT_UNKNOWN_BY_LOCATION = {"json": ma.RAISE, "query": ma.RAISE}  # noqa: RUF012 (webargs' own form)
+
+    def load_json(self, req: Request, schema: ma.Schema) -> Any:
+        if req.mimetype != "application/json":
+            raise Problem("CONTENT_TYPE", "send the body as application/json")
+        return read_json(req.get_data())
+
+    def handle_error(
+        self,
+        error: ma.ValidationError,
+        req: Request,
+        schema: ma.Schema,
+        *,
+        error_status_code: int | None,
+        error_headers: Mapping[str, str] | None,
+    ) -> NoReturn:
+        messages = error.messages
+        if isinstance(messages, dict):  # webargs puts the location on top: {"json": {...}}
+            messages = {k: v for inner in messages.values() for k, v in _fields(inner).items()}
+        errors = list(field_errors(messages))[:100]
+        raise Problem(
+            "VALIDATION_FAILED", f"{len(errors)} field(s) are not as they must be", errors=errors
+        )
+
+
+def _fields(inner: Any) -> dict[str, Any]:
+    return inner if isinstance(inner, dict) else {"_schema": inner}
+
+
+View = Callable[..., Response]
+_SCHEMES: dict[object, str] = {auth.signed: "provider", auth.resident: "resident"}
+
+
+class Blueprint(SmorestBlueprint):
+    """A documented blueprint whose arguments are read by `Arguments`."""
+
+    ARGUMENTS_PARSER = Arguments()
+
+    def serve(
+        self,
+        method: str,
+        rule: str,
+        *,
+        gives: type[ma.Schema] | dict[str, str],
+        media: str = "application/json",
+        guard: Callable[[View], View] | None = None,
+        query: type[ma.Schema] | None = None,
+        body: type[ma.Schema] | None = None,
+    ) -> Callable[[View], View]:
+        """A route with its documents. Who asks is settled before a byte of the body is parsed;
+        `gives` describes the answer, which the view writes itself."""
+
+        def register(view: View) -> View:
+            made: View = view
+            if body is not None:
+                made = self.arguments(body)(made)
+            if query is not None:
+                made = self.arguments(query, location="query")(made)
+            if guard is not None:
+                made = self.doc(security=[{_SCHEMES[guard]: []}])(guard(made))
+            made = self.alt_response(200, schema=gives, content_type=media, success=True)(made)
+            self.add_url_rule(rule, None, made, methods=[method])
+            return made
+
+        return register
+
+
+class PageArgs(ma.Schema):
+    """Where a page begins and how long it may be."""
+
+    cursor = ma.fields.String(validate=ma.validate.Length(1, 400))
+    limit = ma.fields.Integer(load_default=20, validate=ma.validate.Range(1, MAX_PAGE))

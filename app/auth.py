@@ -1,0 +1,263 @@
+"""Who sends a request: providers sign theirs, residents bear a token.
+
+A provider signs five lines, each ended by a newline (the shape of WeChat Pay v3):
+
+    METHOD
+    path?query
+    timestamp       seconds since 1970, at most 300 from ours
+    nonce           16 to 64 of A-Z a-z 0-9 _ -
+    body            the bytes as sent; empty for GET
+
+    Authorization: PUHUI-ED25519 key_id="...",timestamp="...",nonce="...",signature="<base64>"
+
+Checks, in order: (1) a header is there, (2) it reads, (3) the timestamp is fresh, (4) the key is
+known, (5) in force, and of the announced algorithm, (6) the signature holds over the raw bytes,
+(7) the nonce is new. Only a signature that held may spend a nonce.
+"""
+
+from __future__ import annotations
+
+import re
+from base64 import b64decode, b64encode
+from binascii import Error as Base64Error
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from functools import wraps
+from typing import Any, Final, NamedTuple, ParamSpec, TypeVar
+from urllib.parse import quote
+
+import jwt
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey, RSAPublicKey
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.serialization import load_der_public_key
+from flask import g, request
+from sqlalchemy import Engine
+
+from app import limits
+from app.store import providers
+from app.wiring import wired
+
+MAX_SKEW_S: Final = 300
+NONCE_KEPT: Final = timedelta(minutes=10)  # twice the skew: no older timestamp is fresh again
+ACCESS_TOKEN_S: Final = 1800
+
+_ISSUER = "puhui"
+_AUDIENCE = "puhui-residents"
+_SCHEMES = {"PUHUI-ED25519": "ed25519", "PUHUI-RSA-SHA256": "rsa-sha256"}
+_HEADER = re.compile(
+    r'(PUHUI-[A-Z0-9-]{1,20}) key_id="([A-Za-z0-9._-]{1,64})",timestamp="([0-9]{1,12})",'
+    r'nonce="([A-Za-z0-9_-]{16,64})",signature="([A-Za-z0-9+/]{1,1400}={0,2})"'
+)
+_TOKEN = re.compile(r"Bearer ([A-Za-z0-9._-]{1,2000})")
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+class AuthError(Exception):
+    """The sender is not who they must be; `code` says which check failed and nothing more."""
+
+    def __init__(self, code: str, detail: str) -> None:
+        super().__init__(detail)
+        self.code = code
+
+
+class SignatureHeader(NamedTuple):
+    """An Authorization header that reads."""
+
+    algorithm: str
+    key_id: str
+    timestamp: str
+    nonce: str
+    signature: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Received:
+    """A request as it arrived: the parts that are signed."""
+
+    method: str
+    path_query: str
+    body: bytes
+
+
+def canonical_request(
+    method: str, path_query: str, timestamp: str, nonce: str, body: bytes
+) -> bytes:
+    """The bytes that are signed: five lines, the last one ended too."""
+    head = f"{method}\n{path_query}\n{timestamp}\n{nonce}\n"
+    return head.encode() + body + b"\n"
+
+
+def sign(
+    key: Ed25519PrivateKey | RSAPrivateKey,
+    key_id: str,
+    received: Received,
+    timestamp: int,
+    nonce: str,
+) -> str:
+    """The value of the Authorization header for one request."""
+    message = canonical_request(
+        received.method, received.path_query, str(timestamp), nonce, received.body
+    )
+    if isinstance(key, Ed25519PrivateKey):
+        scheme, signature = "PUHUI-ED25519", key.sign(message)
+    else:
+        scheme, signature = "PUHUI-RSA-SHA256", key.sign(message, PKCS1v15(), SHA256())
+    fields = {
+        "key_id": key_id,
+        "timestamp": str(timestamp),
+        "nonce": nonce,
+        "signature": b64encode(signature).decode(),
+    }
+    return f"{scheme} " + ",".join(f'{name}="{value}"' for name, value in fields.items())
+
+
+def parse_signature(header: str | None) -> SignatureHeader:
+    """Read the Authorization header. Raises AuthError SIGNATURE_MISSING or SIGNATURE_MALFORMED."""
+    if not header:
+        raise AuthError("SIGNATURE_MISSING", "this address takes signed requests only")
+    found = _HEADER.fullmatch(header)
+    if not found or found[1] not in _SCHEMES:
+        raise AuthError(
+            "SIGNATURE_MALFORMED",
+            "Authorization must read: PUHUI-ED25519 (or PUHUI-RSA-SHA256)"
+            ' key_id="...",timestamp="...",nonce="...",signature="..."',
+        )
+    try:
+        signature = b64decode(found[5], validate=True)
+    except Base64Error:
+        raise AuthError("SIGNATURE_MALFORMED", "the signature is not padded base64") from None
+    return SignatureHeader(_SCHEMES[found[1]], found[2], found[3], found[4], signature)
+
+
+def verify_request(engine: Engine, now: datetime, header: str | None, received: Received) -> str:
+    """Run the seven checks; return the provider's code. Raises AuthError."""
+    given = parse_signature(header)  # (1) (2)
+    if abs(int(given.timestamp) - int(now.timestamp())) > MAX_SKEW_S:  # (3)
+        raise AuthError(
+            "TIMESTAMP_SKEW", f"the timestamp is more than {MAX_SKEW_S} s from this server's clock"
+        )
+    with engine.begin() as tx:
+        key = providers.find_key(tx, given.key_id)
+        if key is None:  # (4)
+            raise AuthError("KEY_UNKNOWN", "no key has this key_id")
+        if key.revoked_at is not None and key.revoked_at <= now:  # (5)
+            raise AuthError("KEY_REVOKED", "this key is no longer in force")
+        message = canonical_request(
+            received.method, received.path_query, given.timestamp, given.nonce, received.body
+        )
+        if given.algorithm != key.algorithm or not _holds(key, given.signature, message):  # (6)
+            raise AuthError(
+                "SIGNATURE_INVALID",
+                "the signature does not hold over the request as received; compare your lines with"
+                " `puhui sign --explain` or POST /api/v1/echo-signature",
+            )
+        if not providers.remember_nonce(tx, given.key_id, given.nonce, now):  # (7)
+            raise AuthError("NONCE_REPLAYED", "this nonce was used before; make one per request")
+    return key.provider
+
+
+def _holds(key: providers.ProviderKey, signature: bytes, message: bytes) -> bool:
+    public = load_der_public_key(key.public_key)
+    try:
+        if isinstance(public, Ed25519PublicKey):
+            public.verify(signature, message)
+        elif isinstance(public, RSAPublicKey):
+            public.verify(signature, message, PKCS1v15(), SHA256())
+        else:
+            return False
+    except InvalidSignature:
+        return False
+    return True
+
+
+def received() -> Received:
+    """The current request's signed parts; the path as sent, percent-encoded."""
+    path = quote(request.root_path + request.path, safe="/:@!$&'()*+,;=~-._")
+    query = request.query_string.decode("ascii", "replace")
+    return Received(request.method, f"{path}?{query}" if query else path, request.get_data())
+
+
+def signed(view: Callable[P, R]) -> Callable[P, R]:
+    """Let only verified providers in; `g.provider` is then the code of the one who signed."""
+
+    @wraps(view)
+    def guarded(*args: P.args, **kwargs: P.kwargs) -> R:
+        here = wired()
+        header = request.headers.get("Authorization")
+        g.provider = verify_request(here.engine, here.clock(), header, received())
+        limits.spend(limits.PROVIDER, g.provider)
+        return view(*args, **kwargs)
+
+    return guarded
+
+
+def issue_access_token(secret: bytes, resident: str, now: datetime) -> str:
+    """A resident's access token: JWT, HS256, good for 30 minutes."""
+    at = int(now.timestamp())
+    claims = {
+        "iss": _ISSUER,
+        "aud": _AUDIENCE,
+        "sub": resident,
+        "typ": "access",
+        "iat": at,
+        "exp": at + ACCESS_TOKEN_S,
+    }
+    return jwt.encode(claims, secret, algorithm="HS256")
+
+
+def read_access_token(secret: bytes, header: str | None, now: datetime) -> str:
+    """The resident (32 hex digits) a bearer token speaks for. Raises AuthError."""
+    if not header:
+        raise AuthError("TOKEN_MISSING", "this address needs a bearer token")
+    found = _TOKEN.fullmatch(header)
+    if not found:
+        raise AuthError("TOKEN_INVALID", "Authorization must read: Bearer <access token>")
+    try:
+        claims: dict[str, Any] = jwt.decode(
+            found[1],
+            secret,
+            algorithms=["HS256"],
+            audience=_AUDIENCE,
+            issuer=_ISSUER,
+            # times are compared below with the clock that the rest of the program uses
+            options={
+                "require": ["iss", "aud", "exp", "iat", "sub", "typ"],
+                "verify_exp": False,
+                "verify_iat": False,
+            },
+        )
+    except jwt.PyJWTError:
+        raise AuthError("TOKEN_INVALID", "the access token is not one of ours") from None
+    issued, expires = claims["iat"], claims["exp"]
+    if (
+        claims["typ"] != "access"
+        or type(issued) is not int
+        or type(expires) is not int
+        or not 0 < expires - issued <= ACCESS_TOKEN_S
+        or not re.fullmatch(r"[0-9a-f]{32}", claims["sub"])
+    ):
+        raise AuthError("TOKEN_INVALID", "the access token is not one of ours")
+    at = now.timestamp()
+    if not issued - MAX_SKEW_S <= at < expires:
+        raise AuthError("TOKEN_EXPIRED", "the access token is past its 30 minutes")
+    return str(claims["sub"])
+
+
+def resident(view: Callable[P, R]) -> Callable[P, R]:
+    """Let only residents in; `g.resident` is then the account of the one who asks."""
+
+    @wraps(view)
+    def guarded(*args: P.args, **kwargs: P.kwargs) -> R:
+        here = wired()
+        header = request.headers.get("Authorization")
+        g.resident = read_access_token(here.vault.token, header, here.clock())
+        limits.spend(limits.RESIDENT, g.resident)
+        return view(*args, **kwargs)
+
+    return guarded

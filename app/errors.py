@@ -1,0 +1,194 @@
+"""Every refusal as RFC 9457 `application/problem+json`, out of one table.
+
+An exception whose class carries a stable `code` that stands in PROBLEMS is an answer to the caller:
+its sentence becomes the `detail`. Everything else is our own fault: a 500 that says only which
+request it was, with the traceback in the log under that request's id.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import marshmallow as ma
+import orjson
+import structlog
+from flask import Flask, Response, g, has_request_context
+from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+from werkzeug.exceptions import HTTPException
+
+from app.limits import TooManyRequestsError
+from scenarios.errors import TITLES
+
+_RETRY_S = 2
+
+# code: (HTTP status, title for people)
+PROBLEMS: dict[str, tuple[int, str]] = {
+    # the request as such
+    "BAD_REQUEST": (400, "请求有误"),
+    "JSON_MALFORMED": (400, "请求体不是合法的 JSON"),
+    "NOT_FOUND": (404, "没有这个地址或记录"),
+    "METHOD_NOT_ALLOWED": (405, "此地址不支持该方法"),
+    "BODY_TOO_LARGE": (413, "请求体过大"),
+    "CONTENT_TYPE": (415, "请求体须为 application/json"),
+    "VALIDATION_FAILED": (422, "字段不符合要求"),
+    "CURSOR_INVALID": (422, "翻页游标无效"),
+    "TOO_MANY_REQUESTS": (429, "请求过于频繁，请稍后再试"),
+    "INTERNAL": (500, "系统内部错误"),
+    "UNAVAILABLE": (503, "服务暂时不可用，请稍后再试"),
+    # who asks
+    "SIGNATURE_MISSING": (401, "缺少请求签名"),
+    "SIGNATURE_MALFORMED": (401, "签名头格式有误"),
+    "SIGNATURE_INVALID": (401, "签名验证未通过"),
+    "KEY_UNKNOWN": (401, "未知的密钥编号"),
+    "KEY_REVOKED": (401, "密钥已停用或过期"),
+    "TIMESTAMP_SKEW": (401, "时间戳超出允许的偏差"),
+    "NONCE_REPLAYED": (401, "随机串已被使用过"),
+    "TOKEN_MISSING": (401, "请先登录"),
+    "TOKEN_INVALID": (401, "登录凭证无效"),
+    "TOKEN_EXPIRED": (401, "登录已过期，请重新登录"),
+    # what is asked
+    "ENTRY_UNKNOWN": (404, "没有这笔记录"),
+    "ACTIVITY_UNKNOWN": (404, "没有这条已计入的行为"),
+    "RANGE_INVALID": (422, "日志大小范围有误"),
+    "BATCH_ID_REUSED": (409, "批次号已用于不同的内容"),
+    "NOT_SEALED_YET": (409, "该记录尚未封存入日志，请稍后再试"),
+    # a correction is one activity, so what would be a rejection is an answer of its own
+    "ACTIVITY_MALFORMED": (422, "行为格式不正确"),
+    "ACTIVITY_ID_MALFORMED": (422, "行为编号格式不正确"),
+    "ACTIVITY_ID_MISMATCH": (422, "行为编号与地址不一致"),
+    "SUBJECT_MALFORMED": (422, "用户标识格式不正确"),
+    "SUBJECT_UNKNOWN": (422, "用户标识尚未绑定居民"),
+    "CONSENT_MISSING": (422, "居民未授权该来源"),
+    "SUBJECT_ERASED": (409, "居民已注销"),
+    "TOO_MANY_REVISIONS": (409, "更正次数过多"),
+    **{code: (422, title) for code, title in TITLES.items()},
+}
+
+_BY_STATUS = {
+    404: "NOT_FOUND",
+    405: "METHOD_NOT_ALLOWED",
+    413: "BODY_TOO_LARGE",
+    415: "CONTENT_TYPE",
+    422: "VALIDATION_FAILED",
+    429: "TOO_MANY_REQUESTS",
+    503: "UNAVAILABLE",
+}
+
+_DETAILS = {  # where the framework's own sentence would be of no help or say too much
+    404: "there is nothing at this address",
+    405: "this address does not take this method; Allow names those it takes",
+    413: "the body is larger than this address takes",
+}
+
+
+class Problem(Exception):  # noqa: N818  (RFC 9457's own word)
+    """A refusal by the HTTP surface itself; `code` must stand in PROBLEMS."""
+
+    def __init__(
+        self,
+        code: str,
+        detail: str,
+        *,
+        errors: Sequence[Mapping[str, str]] = (),
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(detail)
+        self.code = code
+        self.errors = errors
+        self.headers = headers or {}
+
+
+class FieldErrorSchema(ma.Schema):
+    """One field that is not as it must be."""
+
+    field = ma.fields.String(required=True, metadata={"example": "activities.3.id"})
+    message = ma.fields.String(required=True)
+
+
+class ProblemSchema(ma.Schema):
+    """RFC 9457 problem details, as every refusal of this API is answered."""
+
+    type = ma.fields.String(required=True, metadata={"example": "/problems/NOT_FOUND"})
+    code = ma.fields.String(required=True, metadata={"example": "NOT_FOUND"})
+    title = ma.fields.String(required=True)
+    status = ma.fields.Integer(required=True)
+    detail = ma.fields.String(required=True)
+    errors = ma.fields.List(ma.fields.Nested(FieldErrorSchema))
+    request_id = ma.fields.String()
+
+
+def install(app: Flask) -> None:
+    """Answer every exception of the application."""
+    app.register_error_handler(HTTPException, _answer_framework)
+    app.register_error_handler(Exception, _answer)
+
+
+def field_errors(messages: Any, path: str = "") -> Iterator[dict[str, str]]:
+    """Flatten marshmallow's nested messages to one row a field, its path joined by dots."""
+    if isinstance(messages, Mapping):
+        for key, inner in messages.items():
+            yield from field_errors(inner, path if key == "_schema" else f"{path}.{key}")
+    else:
+        for message in messages if isinstance(messages, list) else [messages]:
+            yield {"field": path.removeprefix("."), "message": str(message)}
+
+
+def _answer(exc: Exception) -> Response:
+    code = getattr(exc, "code", None)
+    if isinstance(exc, OperationalError | PoolTimeout):
+        structlog.get_logger().error("database unavailable", request_id=_request_id())
+        detail = "the database does not answer at this moment; the same request may be sent again"
+        return _problem("UNAVAILABLE", detail, headers={"Retry-After": str(_RETRY_S)})
+    if isinstance(exc, TooManyRequestsError):
+        headers = {"Retry-After": str(exc.retry_after_s)}
+        return _problem(exc.code, str(exc), headers=headers)
+    if not isinstance(code, str) or code not in PROBLEMS:
+        structlog.get_logger().error("unhandled", request_id=_request_id(), exc_info=exc)
+        return _problem("INTERNAL", "the request could not be completed; quote its request_id")
+    errors: Sequence[Mapping[str, str]] = getattr(exc, "errors", ())
+    return _problem(code, str(exc), errors=errors, headers=getattr(exc, "headers", {}))
+
+
+def _answer_framework(exc: HTTPException) -> Response:
+    """An HTTPException of Flask or Werkzeug; a redirect is none of our business and passes."""
+    if exc.response is not None or (exc.code or 500) < 400:
+        return exc.get_response()  # type: ignore[return-value]
+    status = exc.code or 500
+    code = _BY_STATUS.get(status, "BAD_REQUEST" if status < 500 else "INTERNAL")
+    kept = {k: v for k, v in exc.get_headers() if k in ("Allow", "Retry-After")}
+    return _problem(code, _DETAILS.get(status, f"HTTP {status}: {exc.name}"), headers=kept)
+
+
+def _problem(
+    code: str,
+    detail: str,
+    *,
+    errors: Sequence[Mapping[str, str]] = (),
+    headers: Mapping[str, str] | None = None,
+) -> Response:
+    status, title = PROBLEMS[code]
+    body = {
+        "type": f"/problems/{code}",
+        "code": code,
+        "title": title,
+        "status": status,
+        "detail": detail,
+        "request_id": _request_id(),
+    }
+    if errors:
+        body["errors"] = list(errors)
+    answer = Response(orjson.dumps(body), status, mimetype="application/problem+json")
+    answer.headers.update(headers or {})
+    answer.headers["Cache-Control"] = "no-store"
+    if status == 401:  # RFC 9110 section 11.6.1
+        token = code.startswith("TOKEN")
+        answer.headers["WWW-Authenticate"] = (
+            "Bearer" if token else "PUHUI-ED25519, PUHUI-RSA-SHA256"
+        )
+    return answer
+
+
+def _request_id() -> str:
+    return str(g.get("request_id", "-")) if has_request_context() else "-"

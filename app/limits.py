@@ -1,0 +1,89 @@
+"""How often one caller may ask: a courtesy to the others. Nothing that must be right hangs on it.
+
+The counters are those of the `limits` package in Redis (fixed window), one round trip a request.
+While Redis is away each process counts in its own memory, and tries Redis again every few seconds.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+import redis
+import structlog
+from flask import Flask, current_app, g
+from limits import RateLimitItemPerMinute
+from limits.storage import MemoryStorage, RedisStorage, Storage
+
+_RETRY_REDIS_S = 5
+_EXTENSION = "puhui.limits"
+
+
+class TooManyRequestsError(Exception):
+    """The caller's window is used up; `retry_after_s` says when the next one opens."""
+
+    code = "TOO_MANY_REQUESTS"
+
+    def __init__(self, retry_after_s: int) -> None:
+        super().__init__(f"too many requests; the next window opens in {retry_after_s} s")
+        self.retry_after_s = retry_after_s
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """`amount` requests a minute for one caller of one audience."""
+
+    name: str
+    amount: int
+
+    @property
+    def item(self) -> RateLimitItemPerMinute:
+        return RateLimitItemPerMinute(self.amount, namespace=self.name)
+
+
+RESIDENT = Policy("resident", 600)
+PROVIDER = Policy("provider", 6000)
+PUBLIC = Policy("public", 6000)
+
+
+@dataclass(frozen=True, slots=True)
+class Spent:
+    """What one request left of its caller's window, for the RateLimit fields."""
+
+    policy: Policy
+    remaining: int
+
+
+class Limits:
+    """The counters of one application."""
+
+    def __init__(self, client: redis.Redis) -> None:
+        self._redis = RedisStorage("redis://", connection_pool=client.connection_pool)
+        self._memory = MemoryStorage()
+        self._redis_again_at = time.monotonic()
+
+    def hit(self, policy: Policy, caller: str) -> Spent:
+        """Count one request. Raises TooManyRequestsError."""
+        storage: Storage = self._redis
+        if time.monotonic() < self._redis_again_at:
+            storage = self._memory
+        key = policy.item.key_for(caller)
+        try:
+            count = storage.incr(key, 60)
+        except redis.RedisError:
+            structlog.get_logger().warning("rate limits fall back to memory")
+            self._redis_again_at = time.monotonic() + _RETRY_REDIS_S
+            return self.hit(policy, caller)
+        if count > policy.amount:
+            raise TooManyRequestsError(max(1, round(storage.get_expiry(key) - time.time())))
+        return Spent(policy, policy.amount - count)
+
+
+def install(app: Flask, client: redis.Redis) -> None:
+    """Give an application its counters."""
+    app.extensions[_EXTENSION] = Limits(client)
+
+
+def spend(policy: Policy, caller: str) -> None:
+    """Count the current request and keep the outcome in `g.spent`. Raises TooManyRequestsError."""
+    g.spent = current_app.extensions[_EXTENSION].hit(policy, caller)

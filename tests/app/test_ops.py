@@ -1,0 +1,83 @@
+"""The shell: pages, health, metrics, request ids, headers, documents."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+
+def test_the_landing_page_links_to_everything_and_every_link_answers(client, city):
+    page = client.get("/").text
+    city.sealer.seal(city.clock())
+    links = [part.split('"')[0] for part in page.split('href="')[1:]]
+    assert {"/docs", "/openapi.json", "/log/checkpoint", "/health/ready"} <= set(links)
+    assert {link: status(client, link) for link in links} == dict.fromkeys(links, 200)
+
+
+def status(client, path: str) -> int:
+    with client.get(path) as answer:  # closes the file behind a static answer
+        return answer.status_code
+
+
+def test_pages_fetch_nothing_from_another_host(client):
+    for path in ("/", "/docs", "/static/page.css", "/static/docs.js"):
+        with client.get(path) as answer:
+            assert "://" not in answer.text
+            assert "default-src 'none'" in answer.headers["Content-Security-Policy"]
+
+
+def test_ready_tells_of_the_sealer_and_of_a_missing_schema(client, city):
+    ready = client.get("/health/ready")
+    assert ready.status_code == 200
+    assert int(ready.json["unsealed_entries"]) > 0
+    city.sealer.seal(city.clock())
+    assert client.get("/health/ready").json["unsealed_entries"] == "0"
+
+
+def test_the_oldest_unsealed_entry_grows_old(client, city):
+    city.clock.move(seconds=90)
+    assert int(client.get("/health/ready").json["oldest_unsealed_s"]) >= 90
+
+
+def test_metrics_hold_the_city_and_the_process(client):
+    client.get("/health/live")
+    text = client.get("/metrics").text
+    assert 'puhui_budget_left_points{scope="*"} 1e+07' in text
+    assert 'puhui_requests_total{method="GET",route="/health/live",status="200"} 1.0' in text
+
+
+@pytest.mark.parametrize(
+    ("given", "kept"), [("abc-12345", True), ("no", False), ("a b c d e f", False)]
+)
+def test_a_sound_request_id_is_echoed_and_another_replaced(client, given, kept):
+    shown = client.get("/health/live", headers={"X-Request-Id": given}).headers["X-Request-Id"]
+    assert (shown == given) is kept
+    assert len(shown) >= 8
+
+
+def test_the_log_names_route_and_id_but_no_secret(client, me, capsys):
+    me("statement", cursor="c2VjcmV0")
+    lines = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
+    entry = next(line for line in lines if line.get("route") == "/api/v1/me/statement")
+    assert entry["status"] == 422
+    assert entry.keys() == {
+        "event", "level", "timestamp", "method", "route", "status", "ms", "request_id"
+    }  # fmt: skip
+
+
+def test_the_openapi_document_names_every_route_of_the_api(app, client):
+    spec = client.get("/openapi.json").json
+    assert spec["openapi"] == "3.1.0"
+    documented = {path.replace("{", "<").replace("}", ">") for path in spec["paths"]}
+    routes = {
+        "/".join(
+            f"<{part.strip('<>').split(':')[-1]}>" if part.startswith("<") else part
+            for part in rule.rule.split("/")
+        )
+        for rule in app.url_map.iter_rules()
+        if rule.rule.startswith("/api/")
+    }
+    assert documented == routes
+    refusal = spec["components"]["responses"]["DEFAULT_ERROR"]["content"]
+    assert list(refusal) == ["application/problem+json"]
