@@ -25,17 +25,13 @@ _RFC_3339: Final = re.compile(
 
 
 class Activity(NamedTuple):
-    """One act: `occurred_at` has an offset, `quantities` are exact decimals and class names."""
+    """One act: `occurred_at` has an offset, `quantities` are exact decimals and class names, `day`
+    is the business day YYYYMMDD in Asia/Shanghai (worked out once: every limit asks for it)."""
 
     scenario: str
     occurred_at: datetime
     quantities: Mapping[str, Decimal | str]
-
-    @property
-    def day(self) -> int:
-        """The business day YYYYMMDD in Asia/Shanghai."""
-        local = self.occurred_at.astimezone(SHANGHAI)
-        return local.year * 10_000 + local.month * 100 + local.day
+    day: int
 
     @property
     def month(self) -> int:
@@ -63,10 +59,14 @@ def read(
             "occurred_at is more than 5 minutes after our clock; check the provider's clock and "
             "its offset.",
         )
-    local = moment.astimezone(SHANGHAI)
-    day = local.year * 10_000 + local.month * 100 + local.day
-    version = catalogue.in_force(scenario, day)
-    return version, measure(version, local, quantities)
+    version = catalogue.in_force(scenario, business_day(moment))
+    return version, measure(version, moment, quantities)
+
+
+def business_day(moment: datetime) -> int:
+    """The day YYYYMMDD of an aware time in Asia/Shanghai."""
+    local = moment if moment.tzinfo is SHANGHAI else moment.astimezone(SHANGHAI)
+    return local.year * 10_000 + local.month * 100 + local.day
 
 
 def read_time(value: object) -> datetime:
@@ -99,4 +99,4 @@ def measure(version: Version, occurred_at: datetime, quantities: object) -> Acti
     if len(quantities) != len(values):
         names = ", ".join(values)
         raise Rejected("QUANTITY_UNKNOWN", f"{version.scenario} takes only {names}.")
-    return Activity(version.scenario, occurred_at, values)
+    return Activity(version.scenario, occurred_at, values, business_day(occurred_at))

@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import Any, Final, NamedTuple
 
-from scenarios.activity import Activity, measure, read_time
+from scenarios.activity import Activity, business_day, measure, read_time
 from scenarios.catalogue import Catalogue
 from scenarios.errors import ScenarioError
 from scenarios.limits import Key, Usage, grant, needs, record, undo
@@ -98,7 +98,7 @@ class Replay:
     def _read(self, data: bytes) -> tuple[Version, Activity]:
         table = _parse(data)
         occurred_at = read_time(table["occurred_at"])
-        day = Activity(table["scenario"], occurred_at, {}).day
+        day = business_day(occurred_at)
         edition = self._catalogue.in_force(table["scenario"], day)
         return edition, measure(edition, occurred_at, table["quantities"])
 

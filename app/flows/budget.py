@@ -62,20 +62,21 @@ def pay_waiting(engine: Engine, vault: Vault, registry: Registry, now: datetime)
 
 
 def _pay_page(tx: Connection, vault: Vault, registry: Registry, budget: str, now: datetime) -> int:
-    """Residents are locked before the budget, as everywhere; a line that moved in between is
-    simply read again next time."""
-    line = budgets.next_waiting(tx, budget, _PAGE)
-    if not line:
+    """Residents are locked before the budget, as everywhere. So the line is read twice: to learn
+    whom to lock, and with the locks held, since it may have moved in between."""
+    known = {place.resident for place in budgets.next_waiting(tx, budget, _PAGE)}
+    if not known:
         return 0
-    living = {r for r in sorted({w.resident for w in line}) if people.lock(tx, r) is not None}
+    living = {resident for resident in sorted(known) if people.lock(tx, resident) is not None}
     left = budgets.balance(tx, budget)
+    line = budgets.next_waiting(tx, budget, _PAGE)
     owed = people.debts(tx, list(living))
     catalogue = registry.current(tx)
     at, today = instant(now), now.astimezone(CITY_ZONE).date()
     made: list[Entry] = []
     served: list[int] = []
     for place in line:
-        if place.points > left:
+        if place.points > left or place.resident not in known:
             break
         issued = entries.find(tx, place.entry_id)
         served.append(place.arrival)

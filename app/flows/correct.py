@@ -147,7 +147,8 @@ def _reverse(
     settled = entries.find(tx, vault.entry_id("settle", entry.id))
     budgets.leave_line(tx, [revision.arrival])
     points = granted(entry, Asset.POINT) + entry.detail.get("awaiting", 0)
-    for original in (entry, *((settled[1],) if settled else ())):
+    # The later payment goes back first: the book takes no reversal of an issue still settled.
+    for original in (*((settled[1],) if settled else ()), entry):
         made = reverse(
             id=vault.entry_id("reverse", original.id),
             at=instant(now),

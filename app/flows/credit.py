@@ -38,6 +38,7 @@ from scenarios import (
     Activity,
     Catalogue,
     Grant,
+    Key,
     Reduction,
     Rejected,
     Usage,
@@ -140,6 +141,7 @@ class _Item:
     entry_id: str
     who: people.Member = _NOBODY
     opening: bytes = b""
+    counters: tuple[Key, ...] = ()
     granted: Grant = _NOTHING
     commitment: str = ""
     sealed: bytes = b""
@@ -300,27 +302,25 @@ def _limit(
     """Stage 5. Returns what goes on, and the counters as they then stand."""
     wanted: dict[people.UsageKey, None] = {}
     for item in items:
-        for scenario, period in needs(item.version, item.activity):
-            wanted[item.who.resident, scenario, period] = None
+        item.counters = needs(item.version, item.activity)
+        for key in item.counters:
+            wanted[item.who.resident, *key] = None
     usage = people.usage(tx, wanted)
     changed: dict[people.UsageKey, Usage] = {}
     granted = []
     for item in items:
         resident = item.who.resident
-        own = {
-            key: usage[full]
-            for key in needs(item.version, item.activity)
-            if (full := (resident, *key)) in usage
-        }
+        own = {key: usage[full] for key in item.counters if (full := (resident, *key)) in usage}
         try:
             item.granted = grant(item.version, item.activity, item.reduction, own)
         except Rejected as error:
             _refuse(result, item, error.code, error.detail)
             continue
-        after = record(item.version, item.activity, item.reduction.mg, item.granted.points, own)
-        for key, value in after.items():
-            usage[resident, *key] = changed[resident, *key] = value
         granted.append(item)
+        if item.counters:
+            after = record(item.version, item.activity, item.reduction.mg, item.granted.points, own)
+            for key, value in after.items():
+                usage[resident, *key] = changed[resident, *key] = value
     return granted, changed
 
 

@@ -67,24 +67,17 @@ class Sealer:
             arrivals = [item.arrival for item in pending]
             log.put_leaves(tx, head.size, arrivals)
             log.put_tiles(tx, full)
-            log.fold_open(tx, arrivals)
+            log.fold_open(tx, sorted(arrivals))  # a day is closed by the youngest arrival, first
             signed = Checkpoint(self._vault.ring.origin, edge.size, edge.root())  # step 5
             note = self._vault.ring.sign(signed)
             log.put_checkpoint(tx, edge.size, note, now)
             log.set_head(tx, edge, today)
-        self._keep(note, edge.size)  # step 6
+        self._keep()  # step 6
         return len(pending)
 
     def adopt(self) -> int:
         """Take the database's own last checkpoint as the outside copy, on an operator's word."""
-        with self._engine.begin() as tx:
-            note = log.latest_checkpoint(tx)
-            if note is None:
-                self._head_file.unlink(missing_ok=True)
-                return 0
-            size = log.head(tx).size
-            self._keep(note, size)
-            return size
+        return self._keep()
 
     def _close(
         self, tx: Connection, head: log.Head, today: int, now: datetime
@@ -128,15 +121,24 @@ class Sealer:
             " announced, run `puhui log adopt` and continue under a new log key"
         )
 
-    def _keep(self, note: str, size: int) -> None:
-        self._head_file.parent.mkdir(parents=True, exist_ok=True)
-        part = self._head_file.with_name(f"{self._head_file.name}.{os.getpid()}")
-        with part.open("w") as file:
-            file.write(note)
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(self._head_file)
+    def _keep(self) -> int:
+        """Make the outside copy the newest checkpoint; the head is locked meanwhile, lest a slow
+        sealer put its older one over a quick sealer's newer one."""
+        with self._engine.begin() as tx:
+            log.lock_head(tx, wait=True)
+            note, size = log.latest_checkpoint(tx), log.head(tx).size
+            if note is None:
+                self._head_file.unlink(missing_ok=True)
+                return 0
+            self._head_file.parent.mkdir(parents=True, exist_ok=True)
+            part = self._head_file.with_name(f"{self._head_file.name}.part")
+            with part.open("w") as file:
+                file.write(note)
+                file.flush()
+                os.fsync(file.fileno())
+            part.replace(self._head_file)
         self._trusted, self._trusted_size = note, size
+        return size
 
 
 def _extends(tx: Connection, head: log.Head, kept: Checkpoint) -> bool:

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from sqlalchemy import Connection, text
 
-from app.store.db import copy_in
+from app.store.db import bytea_array, copy_in, text_array
 
 
 class Known(NamedTuple):
@@ -103,9 +103,9 @@ def put_unclaimed(
         {
             "provider": provider,
             "now": now,
-            "ids": [item[0] for item in items],
-            "subjects": [item[1] for item in items],
-            "sealed": [item[2] for item in items],
+            "ids": text_array(item[0] for item in items),
+            "subjects": bytea_array(item[1] for item in items),
+            "sealed": bytea_array(item[2] for item in items),
         },
     )
 

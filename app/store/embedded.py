@@ -6,9 +6,14 @@ control, and the quick start runs the same SQL and the same Redis commands as pr
 
 from __future__ import annotations
 
+import os
 import re
+import shutil
+import signal
 import tempfile
+import time
 import warnings
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -26,6 +31,7 @@ with warnings.catch_warnings():
 OWNER_ROLE = "puhui_owner"
 APP_ROLE = "puhui_app"
 _DATABASE = "puhui"
+_STOP_S = 20
 
 
 def start_postgres(folder: Path, database: str = _DATABASE) -> tuple[str, str]:
@@ -85,3 +91,32 @@ def _answers(path: str) -> bool:
             return bool(client.ping())
     except redis.RedisError:
         return False
+
+
+def stop(data_dir: Path) -> None:
+    """End the PostgreSQL and the Valkey of a data folder, whoever started or uses them."""
+    _stop_postgres(data_dir / "postgres")
+    pointer = data_dir / "valkey" / "socket"
+    if pointer.exists():
+        with suppress(redis.RedisError), redis.Redis(unix_socket_path=pointer.read_text()) as client:
+            client.shutdown(nosave=True)
+
+
+def _postmaster(folder: Path) -> int | None:
+    """The process id in the folder's lock file, which PostgreSQL removes when it ends."""
+    try:
+        return int((folder / "postmaster.pid").read_text().split()[0])
+    except (OSError, ValueError, IndexError):
+        return None
+
+
+def _stop_postgres(folder: Path) -> None:
+    """A fast shutdown: sessions are cut off, everything committed is kept."""
+    pid = _postmaster(folder)
+    deadline = time.monotonic() + _STOP_S
+    with suppress(ProcessLookupError):
+        if pid is not None:
+            os.kill(pid, signal.SIGINT)
+        while pid is not None and _postmaster(folder) == pid and time.monotonic() < deadline:
+            time.sleep(0.1)
+            os.kill(pid, 0)

@@ -13,7 +13,7 @@ from typing import Any
 
 from sqlalchemy import Connection, text
 
-from app.store.db import copy_in
+from app.store.db import bytea_array, copy_in, int_array
 from ledger.entries import Entry, Kind
 from ledger.errors import Insufficient
 from ledger.merkle import leaf_hash
@@ -118,11 +118,11 @@ def _move(tx: Connection, statement: Any, amounts: dict[_Balance, int]) -> int:
     return tx.execute(
         statement,
         {
-            "account": [key[0] for key, _ in rows],
-            "kind": [key[1] for key, _ in rows],
-            "asset": [key[2] for key, _ in rows],
-            "bucket": [key[3] for key, _ in rows],
-            "amount": [amount for _, amount in rows],
+            "account": bytea_array(key[0] for key, _ in rows),
+            "kind": int_array(key[1] for key, _ in rows),
+            "asset": int_array(key[2] for key, _ in rows),
+            "bucket": int_array(key[3] for key, _ in rows),
+            "amount": int_array(amount for _, amount in rows),
         },
     ).rowcount
 
@@ -138,8 +138,8 @@ def find(tx: Connection, entry_id: str) -> tuple[int, Entry] | None:
 def known(tx: Connection, ids: Sequence[str]) -> dict[str, int]:
     """Which of these entry ids exist already, with their arrival numbers."""
     rows = tx.execute(
-        text("SELECT id, arrival FROM entries WHERE id = ANY(:ids)"),
-        {"ids": [bytes.fromhex(entry_id) for entry_id in ids]},
+        text("SELECT id, arrival FROM entries WHERE id = ANY(CAST(:ids AS bytea[]))"),
+        {"ids": bytea_array(map(bytes.fromhex, ids))},
     )
     return {row.id.hex(): row.arrival for row in rows}
 

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from sqlalchemy import Connection, text
 
-from app.store.db import copy_in
+from app.store.db import copy_in, int_array
 from ledger.accounts import AccountKind, Asset
 from ledger.tiles import Edge, Tile
 
@@ -28,9 +28,10 @@ class Pending(NamedTuple):
     leaf_hash: bytes
 
 
-def lock_head(tx: Connection) -> Head | None:
-    """The head, locked; None if another sealer holds it."""
-    row = tx.execute(text("SELECT size, edge, day FROM log_head FOR UPDATE SKIP LOCKED")).first()
+def lock_head(tx: Connection, *, wait: bool = False) -> Head | None:
+    """The head, locked; None if another sealer holds it and its end is not to be waited for."""
+    how = "" if wait else " SKIP LOCKED"
+    row = tx.execute(text(f"SELECT size, edge, day FROM log_head FOR UPDATE{how}")).first()
     return Head(row.size, Edge(tuple(row.edge)), row.day) if row else None
 
 
@@ -88,7 +89,7 @@ ON CONFLICT (account_kind, account, asset) DO UPDATE SET amount = o.amount + exc
 
 def fold_open(tx: Connection, arrivals: Sequence[int]) -> None:
     """Add these (sorted) entries' postings on open accounts to the folded sums."""
-    tx.execute(_FOLD, {"low": arrivals[0], "high": arrivals[-1], "arrivals": list(arrivals)})
+    tx.execute(_FOLD, {"low": arrivals[0], "high": arrivals[-1], "arrivals": int_array(arrivals)})
 
 
 _KIND_NAMES = {kind.code: str(kind) for kind in AccountKind}

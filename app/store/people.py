@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from sqlalchemy import Connection, text
 
-from app.store.db import copy_in
+from app.store.db import bytea_array, copy_in, int_array, text_array
 from ledger.accounts import AccountKind, Asset
 from ledger.entries import Entry
 from scenarios import Usage
@@ -70,8 +70,10 @@ def bind(tx: Connection, subject: bytes, resident: str, provider: str, now: date
 def bound_to(tx: Connection, subjects: Sequence[bytes]) -> dict[bytes, str]:
     """Which of these hashed identifiers are bound, and to whom."""
     rows = tx.execute(
-        text("SELECT subject, resident FROM bindings WHERE subject = ANY(:subjects)"),
-        {"subjects": list(subjects)},
+        text(
+            "SELECT subject, resident FROM bindings WHERE subject = ANY(CAST(:subjects AS bytea[]))"
+        ),
+        {"subjects": bytea_array(subjects)},
     )
     return {row.subject: row.resident.hex() for row in rows}
 
@@ -81,7 +83,7 @@ SELECT s.subject, r.id, r.wrapped_key,
   c.given_at IS NOT NULL AND c.withdrawn_at IS NULL AS consented
 FROM unnest(CAST(:subjects AS bytea[])) AS s (subject)
 JOIN bindings b ON b.subject = s.subject
-JOIN residents r ON r.id = b.resident
+JOIN residents r ON r.id = b.resident AND r.erased_at IS NULL -- asked again once the lock is had
 LEFT JOIN consents c ON c.resident = r.id AND c.provider = :provider
 ORDER BY r.id FOR NO KEY UPDATE OF r""")
 
@@ -93,7 +95,7 @@ def resolve_and_lock(
 
     The lock covers all that is derived from a resident's history: wallet, debt and counters.
     """
-    rows = tx.execute(_RESOLVE, {"subjects": list(subjects), "provider": provider})
+    rows = tx.execute(_RESOLVE, {"subjects": bytea_array(subjects), "provider": provider})
     return {row[0]: Member(row[1].hex(), row[2], row[3]) for row in rows}
 
 
@@ -113,10 +115,11 @@ def debts(tx: Connection, residents: Sequence[str]) -> dict[str, dict[Asset, int
     owed: dict[str, dict[Asset, int]] = {}
     for row in tx.execute(
         text(
-            "SELECT account, asset, amount FROM balances WHERE account = ANY(:residents)"
+            "SELECT account, asset, amount FROM balances"
+            " WHERE account = ANY(CAST(:residents AS bytea[]))"
             " AND account_kind = :kind AND amount > 0"
         ),
-        {"residents": [bytes.fromhex(r) for r in residents], "kind": AccountKind.DEBT.code},
+        {"residents": bytea_array(map(bytes.fromhex, residents)), "kind": AccountKind.DEBT.code},
     ):
         owed.setdefault(row.account.hex(), {})[_ASSETS[row.asset]] = row.amount
     return owed
@@ -175,18 +178,18 @@ def record_usage(tx: Connection, counters: Mapping[UsageKey, Usage]) -> None:
         _RECORD,
         {
             **_keys([key for key, _ in rows]),
-            "counts": [value.count for _, value in rows],
-            "reductions": [value.reduction_mg for _, value in rows],
-            "points": [value.points for _, value in rows],
+            "counts": int_array(value.count for _, value in rows),
+            "reductions": int_array(value.reduction_mg for _, value in rows),
+            "points": int_array(value.points for _, value in rows),
         },
     )
 
 
-def _keys(keys: Sequence[UsageKey]) -> dict[str, list[object]]:
+def _keys(keys: Sequence[UsageKey]) -> dict[str, str]:
     return {
-        "residents": [bytes.fromhex(key[0]) for key in keys],
-        "scenarios": [key[1] for key in keys],
-        "periods": [key[2] for key in keys],
+        "residents": bytea_array(bytes.fromhex(key[0]) for key in keys),
+        "scenarios": text_array(key[1] for key in keys),
+        "periods": int_array(key[2] for key in keys),
     }
 
 
