@@ -18,10 +18,9 @@ from sqlalchemy.exc import OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from werkzeug.exceptions import HTTPException
 
-from app.limits import TooManyRequestsError
 from scenarios.errors import TITLES
 
-_RETRY_S = 2
+_RETRY_AFTER_S = {"UNAVAILABLE": 2, "NOT_SEALED_YET": 1}
 
 # code: (HTTP status, title for people)
 PROBLEMS: dict[str, tuple[int, str]] = {
@@ -140,10 +139,7 @@ def _answer(exc: Exception) -> Response:
     if isinstance(exc, OperationalError | PoolTimeout):
         structlog.get_logger().error("database unavailable", request_id=_request_id())
         detail = "the database does not answer at this moment; the same request may be sent again"
-        return _problem("UNAVAILABLE", detail, headers={"Retry-After": str(_RETRY_S)})
-    if isinstance(exc, TooManyRequestsError):
-        headers = {"Retry-After": str(exc.retry_after_s)}
-        return _problem(exc.code, str(exc), headers=headers)
+        return _problem("UNAVAILABLE", detail)
     if not isinstance(code, str) or code not in PROBLEMS:
         structlog.get_logger().error("unhandled", request_id=_request_id(), exc_info=exc)
         return _problem("INTERNAL", "the request could not be completed; quote its request_id")
@@ -181,6 +177,8 @@ def _problem(
         body["errors"] = list(errors)
     answer = Response(orjson.dumps(body), status, mimetype="application/problem+json")
     answer.headers.update(headers or {})
+    if code in _RETRY_AFTER_S:
+        answer.headers["Retry-After"] = str(_RETRY_AFTER_S[code])
     answer.headers["Cache-Control"] = "no-store"
     if status == 401:  # RFC 9110 section 11.6.1
         token = code.startswith("TOKEN")

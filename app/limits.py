@@ -27,6 +27,7 @@ class TooManyRequestsError(Exception):
     def __init__(self, retry_after_s: int) -> None:
         super().__init__(f"too many requests; the next window opens in {retry_after_s} s")
         self.retry_after_s = retry_after_s
+        self.headers = {"Retry-After": str(retry_after_s)}
 
 
 @dataclass(frozen=True, slots=True)

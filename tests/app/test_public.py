@@ -1,0 +1,104 @@
+"""The public log as other people's tools read it, the registry, the budgets."""
+
+from __future__ import annotations
+
+from hashlib import sha256
+
+import pytest
+
+from app.api.public import BudgetsSchema, ConsistencySchema, ScenariosSchema
+from ledger import checkpoint
+from ledger.merkle import verify_consistency
+from ledger.note import Verifier
+from ledger.text import unbase64
+from ledger.tiles import Edge
+
+
+@pytest.fixture
+def sealed(client, city):
+    city.sealer.seal(city.clock())
+
+    def read():
+        keys = [Verifier.parse(line) for line in client.get("/log/keys").text.splitlines()]
+        note = client.get("/log/checkpoint").text
+        return checkpoint.open(note, keys, city.config.log_origin)
+
+    return read
+
+
+def test_the_checkpoint_verifies_with_the_published_keys_and_the_tiles_give_its_root(
+    client, sealed
+):
+    head = sealed()
+    tiles = {}
+
+    def read_tile(tile):
+        answer = client.get(f"/log/{tile.path}")
+        assert answer.mimetype == "application/octet-stream"
+        tiles[tile.path] = answer.headers["Cache-Control"]
+        return answer.data
+
+    edge = Edge.read(head.size, read_tile)
+    assert edge.size == head.size > 0
+    assert edge.root() == head.root
+    assert not any("immutable" in kept for path, kept in tiles.items() if ".p/" in path)
+    assert client.get("/log/checkpoint").headers["Cache-Control"] == "no-cache"
+
+
+def test_before_the_first_seal_there_is_no_checkpoint(client):
+    assert client.get("/log/checkpoint").status_code == 404
+
+
+@pytest.mark.parametrize(
+    "path", ["0/x001/000", "0/000", "entries/000.p/1", "0/1", "99/000.p/1", "0/000.p/256", "../x"]
+)
+def test_what_is_no_tile_of_the_log_is_not_found(client, sealed, path):
+    answer = client.get(f"/log/tile/{path}")
+    assert (answer.status_code, answer.json["code"]) == (404, "NOT_FOUND")
+
+
+def test_consistency_holds_between_two_seals(client, sealed, city, provider, rider, ride):
+    old = sealed()
+    provider.batch("b1", ride(1))
+    city.sealer.seal(city.clock())
+    new = sealed()
+    answer = client.get(f"/api/v1/log/consistency?old={old.size}&new={new.size}").json
+    assert ConsistencySchema().validate(answer) == {}
+    hashes = [unbase64(one) for one in answer["hashes"]]
+    verify_consistency(old.size, new.size, hashes, old.root, new.root)
+    beyond = client.get(f"/api/v1/log/consistency?old=1&new={new.size + 1}")
+    assert (beyond.status_code, beyond.json["code"]) == (422, "RANGE_INVALID")
+
+
+def test_the_policy_names_the_key(client):
+    key = client.get("/log/keys").text.strip()
+    assert f"log {key}" in client.get("/log/policy").text
+
+
+def test_a_published_edition_is_the_bytes_its_digest_says(client):
+    registry = client.get("/api/v1/scenarios").json
+    assert ScenariosSchema().validate(registry) == {}
+    assert len({one["area"] for one in registry["items"]}) == 7
+    for one in registry["items"]:
+        for version in one["versions"]:
+            answer = client.get(f"/api/v1/scenarios/{one['id']}/versions/{version['number']}")
+            assert sha256(answer.data).hexdigest() == version["digest"]
+    first = registry["items"][0]["id"]
+    for path in (f"{first}/versions/0", f"{first}/versions/9", "none/versions/1"):
+        assert client.get(f"/api/v1/scenarios/{path}").status_code == 404
+
+
+def test_budgets_add_up(client, provider, rider, ride):
+    provider.batch("b1", ride(1))
+    body = client.get("/api/v1/budgets").json
+    assert BudgetsSchema().validate(body) == {}
+    (budget,) = body["items"]
+    assert budget["funded_points"] == "10000000"
+    assert budget["issued_points"] == "625"
+    assert budget["left_points"] == str(10_000_000 - 625)
+    assert budget["waiting_points"] == "0"
+
+
+def test_an_unknown_entry_has_no_proof(client):
+    answer = client.get(f"/api/v1/log/proof?entry={'ab' * 16}")
+    assert (answer.status_code, answer.json["code"]) == (404, "ENTRY_UNKNOWN")
