@@ -14,6 +14,7 @@ from sqlalchemy import Connection, Engine
 
 from app.flows.credit import (
     SALT_BYTES,
+    Document,
     DocumentError,
     credit,
     outcome,
@@ -68,22 +69,21 @@ def correct(
     CorrectionError.
     """
     with engine.begin() as tx:
+        entries.take_turn(tx, vault.entry_id(f"activity:{provider}", activity_id))
         last = _last_revision(tx, vault, provider, activity_id)
         if last is None:
             raise UnknownActivityError(
                 f"no credited activity {activity_id[:64]!r}; corrections follow a first report"
             )
-        resident = last.entry.resident
-        wrapped = people.lock(tx, resident)
-        if wrapped is None:
-            raise CorrectionError("SUBJECT_ERASED", "the resident was erased; nothing to correct")
-        key = vault.subject_key(resident, wrapped)
-        old = _opening(tx, key, last)
-        if replacement is None:
+        document = None
+        if replacement is not None:
+            document = _document(vault, provider, activity_id, replacement, last.number + 1)
+        wrapped = _lock(tx, last.entry.resident, document)
+        old = _opening(tx, vault.subject_key(last.entry.resident, wrapped), last)
+        if document is None:
             if last.counts:
                 _reverse(tx, vault, registry.current(tx), last, old, now)
             return outcome(activity_id, "reversed", entry_id=last.entry.id)
-        document = _document(vault, provider, activity_id, replacement, last.number + 1)
         if document.opening(provider) == old and last.counts:
             return outcome(activity_id, "accepted", entry_id=last.entry.id)
         if last.counts:
@@ -97,7 +97,21 @@ def correct(
         return result
 
 
-def _document(vault: Vault, provider: str, activity_id: str, raw: Any, revision: int) -> Any:
+def _lock(tx: Connection, resident: str, document: Document | None) -> bytes:
+    """Lock all whom reversal and credit may touch, in everybody's order: residents, then budgets.
+    Returns the resident's wrapped key."""
+    residents = {resident}
+    if document is not None:
+        residents.update(people.bound_to(tx, [document.subject]).values())
+    keys = {token: people.lock(tx, token) for token in sorted(residents)}
+    budgets.lock(tx, budgets.scopes(tx).values())
+    wrapped = keys[resident]
+    if wrapped is None:
+        raise CorrectionError("SUBJECT_ERASED", "the resident was erased; nothing to correct")
+    return wrapped
+
+
+def _document(vault: Vault, provider: str, activity_id: str, raw: Any, revision: int) -> Document:
     try:
         document = read_document(vault, provider, raw, revision)
     except DocumentError as error:

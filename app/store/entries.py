@@ -127,6 +127,12 @@ def _move(tx: Connection, statement: Any, amounts: dict[_Balance, int]) -> int:
     ).rowcount
 
 
+def take_turn(tx: Connection, entry_id: str) -> None:
+    """Wait for anybody else who decides on this entry's fate now."""
+    name = {"name": entry_id}
+    tx.execute(text("SELECT pg_advisory_xact_lock(hashtextextended(:name, 0))"), name)
+
+
 def find(tx: Connection, entry_id: str) -> tuple[int, Entry] | None:
     """The entry of this id with its arrival number, or None."""
     row = tx.execute(

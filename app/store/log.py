@@ -30,8 +30,8 @@ class Pending(NamedTuple):
 
 def lock_head(tx: Connection, *, wait: bool = False) -> Head | None:
     """The head, locked; None if another sealer holds it and its end is not to be waited for."""
-    how = "" if wait else " SKIP LOCKED"
-    row = tx.execute(text(f"SELECT size, edge, day FROM log_head FOR UPDATE{how}")).first()
+    query = "SELECT size, edge, day FROM log_head FOR UPDATE"
+    row = tx.execute(text(query if wait else query + " SKIP LOCKED")).first()
     return Head(row.size, Edge(tuple(row.edge)), row.day) if row else None
 
 
