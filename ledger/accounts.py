@@ -83,12 +83,13 @@ class Account(NamedTuple):
     @classmethod
     def parse(cls, name: str) -> "Account":
         """The account of a name; raises ``Malformed`` unless it is exactly a name."""
-        return _account_of(name)
+        return account_of(name)
 
 
 # Cached, because entries name the same few budgets and scenarios, and each resident twice.
 @lru_cache(maxsize=8192)
-def _account_of(name: str) -> Account:
+def account_of(name: str) -> Account:
+    """What ``Account.parse`` says."""
     kind, _, token = name.partition(":")
     if kind in KINDS:
         account = Account(KINDS[kind], token)

@@ -14,10 +14,11 @@ from ledger.entries import Entry, Kind, Posting
 from ledger.errors import Insufficient, Refused
 from ledger.transfers import Rule, granted
 
-_DEBT, _HELD, _OWED = AccountKind.DEBT, AccountKind.HELD, AccountKind.OWED
+_DEBT, _HELD = AccountKind.DEBT, AccountKind.HELD
 _WALLET = AccountKind.RESIDENT
 _GUARDED = frozenset(kind for kind in AccountKind if kind.guarded)
 _NOTHING: Mapping[int, int] = {}
+_NO_DEBT: Mapping[Asset, int] = {}
 
 
 class Book:
@@ -39,6 +40,7 @@ class Book:
         self.erased: set[str] = set()  # tokens of residents
         self.closed = 0  # the last day closed
         self._open: set[tuple[Account, Asset]] = set()  # keys of balances no guard protects
+        self._debts: dict[str, dict[Asset, int]] = {}  # by resident, what is owed
 
     def apply(self, entry: Entry) -> None:
         """Take one entry; raises ``Refused`` or ``Insufficient``, and then nothing has changed."""
@@ -73,14 +75,9 @@ class Book:
             for bucket, amount in self.balances.get((account, asset), _NOTHING).items()
         }
 
-    def debt(self, resident: str) -> dict[Asset, int]:
+    def debt(self, resident: str) -> Mapping[Asset, int]:
         """What a resident owes, assets of which nothing is owed left out."""
-        account = Account(_DEBT, resident)
-        return {
-            asset: self.balances[account, asset][0]
-            for asset in Asset
-            if (account, asset) in self.balances
-        }
+        return self._debts.get(resident, _NO_DEBT)
 
     def totals(self) -> dict[str, int]:
         """The sums of the open accounts as a day is closed with them: kind and asset to sum."""
@@ -113,6 +110,14 @@ class Book:
                 if not buckets:
                     del self.balances[key]
                     self._open.discard(key)
+            if account.kind is _DEBT:
+                self._owe(account.token, asset, total)
+
+    def _owe(self, resident: str, asset: Asset, total: int) -> None:
+        owed = {**self.debt(resident), asset: total}
+        self._debts[resident] = {asset: total for asset, total in owed.items() if total}
+        if not self._debts[resident]:
+            del self._debts[resident]
 
     def _earlier(self, id: str, *kinds: Kind) -> Entry:
         entry = self.entries.get(id)
@@ -124,17 +129,17 @@ class Book:
         if "settles" in entry.detail:
             self._check_settlement(entry)
             return
-        rule = Rule(*entry.detail["rule"])
-        if self.published.get(rule[:2]) != rule.digest:
-            raise Refused(f"{rule.scenario} version {rule.version} was not published like this.")
+        scenario, version, digest = entry.detail["rule"]
+        if self.published.get((scenario, version)) != digest:
+            raise Refused(f"{scenario} version {version} was not published like this.")
         debt = self.debt(entry.resident)
-        if not debt and not any(line.account.kind is _OWED for line in entry.postings):
-            return
+        if not debt:
+            return  # then the form of an issue leaves nothing open; _post refuses a repayment
         wanted = transfers.issue(
             id=entry.id,
             at=entry.at,
             resident=entry.resident,
-            rule=rule,
+            rule=Rule(scenario, version, digest),
             commitment=entry.detail["commitment"],
             reduction_mg=granted(entry, Asset.CO2E),
             vintage=_bucket(entry, Asset.CO2E),
@@ -178,12 +183,11 @@ class Book:
         hold = self._earlier(entry.detail["hold"], Kind.HOLD)
         if hold.id in self.resolved:
             raise Refused(f"The hold {hold.id} was released or redeemed before.")
-        id, at = entry.id, entry.at
         if entry.kind is Kind.RELEASE:
-            wanted = transfers.release(id=id, at=at, hold=hold)
+            wanted = transfers.release(id=entry.id, at=entry.at, hold=hold)
         else:
             merchant = entry.detail["merchant"]
-            wanted = transfers.redeem(id=id, at=at, hold=hold, merchant=merchant)
+            wanted = transfers.redeem(id=entry.id, at=entry.at, hold=hold, merchant=merchant)
         _require_same(entry, wanted)
 
     def _check_refund(self, entry: Entry) -> None:
@@ -201,7 +205,8 @@ class Book:
         original = self._earlier(entry.detail["reverses"], Kind.ISSUE, Kind.ADJUST)
         if original.id in self.reversed:
             raise Refused(f"The entry {original.id} was reversed before.")
-        if self.settled.get(original.id, original.id) not in self.reversed | {original.id}:
+        settlement = self.settled.get(original.id)
+        if settlement and settlement not in self.reversed:
             raise Refused(f"The issue {original.id} was settled; reverse the settlement first.")
         wallet = self.holdings(original.resident)
         wanted = transfers.reverse(id=entry.id, at=entry.at, entry=original, wallet=wallet)

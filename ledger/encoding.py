@@ -21,7 +21,7 @@ def _refuse(text: str) -> Never:
 
 
 _write = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
-_read = json.JSONDecoder(parse_float=_refuse, parse_constant=_refuse).decode
+_scan = json.JSONDecoder(parse_float=_refuse, parse_constant=_refuse).scan_once  # type: ignore[attr-defined]
 
 
 def encode(value: Any) -> bytes:
@@ -52,9 +52,13 @@ def parse(data: bytes) -> Any:
     if len(data) > MAX_BYTES:
         raise Malformed(f"The value takes {len(data)} bytes; {MAX_BYTES} are allowed.")
     try:
-        return _read(data.decode())
-    except (ValueError, RecursionError) as error:
-        raise Malformed(f"The bytes are not UTF-8 JSON: {error}.") from error
+        text = data.decode()
+        value, end = _scan(text, 0)
+    except (ValueError, RecursionError, StopIteration) as error:
+        raise Malformed("The bytes are not UTF-8 JSON.") from error
+    if end != len(text):
+        raise Malformed("The JSON ends before its bytes do.")
+    return value
 
 
 def commit(salt: bytes, opening: bytes) -> str:

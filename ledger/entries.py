@@ -14,7 +14,7 @@ from enum import StrEnum
 from functools import lru_cache
 from typing import Any, NamedTuple, Self
 
-from ledger.accounts import ASSETS, Account, AccountKind, Asset, is_account, is_token
+from ledger.accounts import ASSETS, Account, AccountKind, Asset, account_of, is_account, is_token
 from ledger.buckets import is_bucket
 from ledger.details import is_id, mistake
 from ledger.encoding import MAX_BYTES, MAX_INT, parse
@@ -75,6 +75,9 @@ LINES: Mapping[Kind, Mapping[tuple[AccountKind, Asset], int]] = {
 # These name each kind of account once per asset; the others may spread over several buckets.
 _SINGLE = frozenset({Kind.ISSUE, Kind.EXPIRE, Kind.ADJUST, Kind.BUDGET_FUNDED})
 
+# In _ISSUE owed follows debt, so that in ``_line``'s bits it is the next one.
+_DEBT_BITS = sum(1 << at for at, (kind, _) in enumerate(_ISSUE) if kind is _D)
+_OWED_BITS = _DEBT_BITS << 1
 _ISSUED = Kind.ISSUE  # found faster under a name of its own
 _TEXT = {name: str(name.value) for name in (*AccountKind, *Asset)}  # plain str formats faster
 
@@ -118,6 +121,16 @@ class Entry:
             raise Malformed(f"An entry of kind {self.kind} has {some} postings.")
         _check_postings(self.kind, self.postings, self.detail)
 
+    @classmethod
+    def trusted(
+        cls, id: str, kind: Kind, at: str, postings: tuple[Posting, ...], detail: Mapping[str, Any]
+    ) -> Self:
+        """An entry whose fields were checked before, by another process."""
+        entry = object.__new__(cls)
+        for put, value in zip(_PUT, (id, kind, at, postings, detail), strict=True):
+            put(entry, value)
+        return entry
+
     @property
     def resident(self) -> str:
         """The token of the resident whose accounts this touches; "" if there is none."""
@@ -160,6 +173,11 @@ class Entry:
     @classmethod
     def parse(cls, payload: bytes) -> Self:
         """The entry of a payload, which must be exactly what ``payload()`` gives back."""
+        return cls.read(payload)[0]
+
+    @classmethod
+    def read(cls, payload: bytes) -> tuple[Self, dict[str, Any]]:
+        """As ``parse``, with the JSON value it was read from."""
         value = parse(payload)
         if not isinstance(value, dict) or value.keys() != _FIELDS:
             raise Malformed("An entry has the fields at, detail, id, kind, postings and v.")
@@ -172,9 +190,10 @@ class Entry:
         entry = cls(value["id"], KINDS[kind], value["at"], postings, value["detail"])
         if entry.payload() != payload:
             raise Malformed("The payload is not in the canonical form of RFC 8785.")
-        return entry
+        return entry, value
 
 
+_PUT = [getattr(Entry, name).__set__ for name in Entry.__slots__]
 _FIELDS = frozenset({"at", "detail", "id", "kind", "postings", "v"})
 
 
@@ -198,7 +217,7 @@ def _posting(line: Any) -> Posting:
     name, asset, bucket, amount = line
     if not isinstance(name, str) or not isinstance(asset, str) or asset not in ASSETS:
         raise Malformed("A posting's account or asset is unknown.")
-    return Posting(Account.parse(name), ASSETS[asset], bucket, amount)
+    return tuple.__new__(Posting, (account_of(name), ASSETS[asset], bucket, amount))
 
 
 def _check_postings(kind: Kind, postings: tuple[Posting, ...], detail: Mapping[str, Any]) -> None:
@@ -232,7 +251,7 @@ def _check_postings(kind: Kind, postings: tuple[Posting, ...], detail: Mapping[s
     if distinct != len(postings):
         raise Malformed("Two postings name the same account, asset and bucket.")
     if kind is _ISSUED:
-        _check_issue(detail, scenario, carbon_lines, len(postings) - carbon_lines)
+        _check_issue(detail, scenario, lines, carbon_lines, len(postings) - carbon_lines)
 
 
 @lru_cache(maxsize=4096)
@@ -252,8 +271,10 @@ def _check_person(token: str, person: str) -> None:
 
 
 def _check_issue(
-    detail: Mapping[str, Any], scenario: str, carbon_lines: int, point_lines: int
+    detail: Mapping[str, Any], scenario: str, lines: int, carbon_lines: int, point_lines: int
 ) -> None:
+    if lines & _OWED_BITS != (lines & _DEBT_BITS) << 1:
+        raise Malformed("What is repaid and what is owed go together.")
     if "settles" in detail:
         if carbon_lines or not point_lines:
             raise Malformed("A settlement pays points, and nothing else.")

@@ -1,0 +1,174 @@
+"""The audit: everything an export promises, checked with no database.
+
+1. The checkpoint's signatures, and the cosignatures its policy asks for.
+2. Every bundle: its entries' hashes are the tile's, each entry has the form its kind allows.
+3. Every entry, in leaf order, is one the ``Book`` takes; every tile follows from those below.
+4. The root is the checkpoint's.
+5. The scenario files are those that were published.
+6. An older checkpoint is of the same tree, if one is given.
+7. With openings, each reduction and each point follows from its rule.
+
+Step 2 is most of the work and runs in worker processes. Memory stays flat apart from the
+balances and 22 bytes an entry for its id.
+"""
+
+import gc
+from collections import Counter, deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from multiprocessing import get_context
+from pathlib import Path
+from typing import ParamSpec, TypeVar
+
+from ledger.checkpoint import Checkpoint
+from ledger.checkpoint import open as open_checkpoint
+from ledger.errors import LedgerError
+from ledger.export import Export, Fault
+from ledger.merkle import EMPTY_ROOT, consistency_proof, verify_consistency
+from ledger.note import Verifier
+from ledger.recompute import FILE, recompute
+from ledger.replay import Replay, check_range
+from ledger.tiles import WIDTH, TileNodes
+
+RANGE = 8  # bundles a worker checks at a time
+AHEAD = 4  # ranges in flight for each worker
+
+Progress = Callable[[int, int], None]
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What was checked and held: counts, and the sizes of the trees."""
+
+    head: Checkpoint
+    kinds: Counter[str]
+    balances: int  # (account, asset) pairs that are not zero
+    versions: int
+    issues: int  # entries that cite a rule
+    recomputed: int | None  # of these, the ones opened and recomputed; None without openings
+    since: int | None  # size of the older checkpoint
+
+
+def audit(
+    directory: Path,
+    *,
+    since: Path | None = None,
+    rules: str = "scenarios",
+    jobs: int = 1,
+    trusted: tuple[Verifier, ...] = (),
+    progress: Progress = lambda done, size: None,
+) -> Report:
+    """Check the export in a directory; raises ``Fault`` at the first thing that does not hold.
+
+    ``since`` is the file of an older checkpoint, ``rules`` the module that recomputes openings,
+    ``jobs`` the number of worker processes (1: none), ``trusted`` the log's keys as the caller
+    knows them: without any, the keys in the export only vouch for themselves.
+    """
+    export = Export(directory)
+    head = export.head(trusted)
+    replay = Replay(export, head.size)
+    with _workers(jobs) as workers, _uncollected():
+        _replay(export, replay, workers, head.size, progress)
+        replay.check_tree(head)
+        export.check_versions(replay.book.published)
+        old = _check_since(export, head, since, trusted or export.log_keys()) if since else None
+        recomputed = None
+        if (directory / FILE).exists():
+            recomputed = _recompute(export, replay, workers, head.size, rules)
+    return Report(
+        head=head,
+        kinds=replay.kinds,
+        balances=len(replay.book.balances),
+        versions=len(replay.book.published),
+        issues=replay.issues,
+        recomputed=recomputed,
+        since=old,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Workers:
+    """Processes that take calls; with one job the call happens here, at once."""
+
+    count: int
+    pool: ProcessPoolExecutor | None
+
+    def submit(self, call: Callable[_P, _T], *args: _P.args, **named: _P.kwargs) -> "Future[_T]":
+        if self.pool:
+            return self.pool.submit(call, *args, **named)
+        done: Future[_T] = Future()
+        done.set_result(call(*args, **named))
+        return done
+
+
+@contextmanager
+def _workers(jobs: int) -> Iterator[_Workers]:
+    if jobs == 1:
+        yield _Workers(1, None)
+        return
+    # spawn, since a fork of a process with threads may hang
+    with ProcessPoolExecutor(jobs, get_context("spawn"), gc.disable) as pool:
+        yield _Workers(jobs, pool)
+
+
+@contextmanager
+def _uncollected() -> Iterator[None]:
+    # The book grows by millions of tuples and makes no cycles; collections would walk them all.
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
+def _replay(
+    export: Export, replay: Replay, workers: _Workers, size: int, progress: Progress
+) -> None:
+    bundles = -(-size // WIDTH)
+    waiting: deque[Future[bytes]] = deque()
+    ahead = workers.count * AHEAD if workers.pool else 1
+    for first in range(0, bundles, RANGE):
+        if len(waiting) == ahead:
+            replay.take(waiting.popleft().result())
+            progress(replay.book.size, size)
+        last = min(first + RANGE, bundles)
+        waiting.append(workers.submit(check_range, export.directory, size, first, last))
+    for checked in waiting:
+        replay.take(checked.result())
+        progress(replay.book.size, size)
+
+
+def _check_since(export: Export, head: Checkpoint, since: Path, keys: tuple[Verifier, ...]) -> int:
+    try:
+        old = open_checkpoint(since.read_bytes(), keys, head.origin)
+        if old.size:
+            nodes = TileNodes(head.size, export.tile)
+            proof = consistency_proof(old.size, head.size, nodes.node)
+            verify_consistency(old.size, head.size, proof, old.root, head.root)
+        elif old.root != EMPTY_ROOT:
+            raise Fault(None, str(since), "An empty tree has another root.")
+    except OSError as error:
+        raise Fault(None, str(since), f"The file cannot be read: {error.strerror}.") from error
+    except LedgerError as error:
+        raise Fault(None, str(since), f"It is not of the same log: {error}") from error
+    return old.size
+
+
+def _recompute(export: Export, replay: Replay, workers: _Workers, size: int, rules: str) -> int:
+    shards = [
+        workers.submit(
+            recompute, export.directory, size, rules, replay.reversals, shard, workers.count
+        )
+        for shard in range(workers.count)
+    ]
+    results = [shard.result() for shard in shards]
+    faults = [fault for _, fault in results if fault]
+    if faults:
+        raise min(faults, key=lambda fault: size if fault.leaf is None else fault.leaf)
+    return sum(count for count, _ in results)

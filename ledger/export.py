@@ -1,0 +1,207 @@
+"""An export on disk: where its files lie, and what can be checked of a part without the rest.
+
+Layout: ``checkpoint``, ``tile/...`` and ``tile/entries/...`` (c2sp.org/tlog-tiles), ``log.vkey``
+(verifier keys, one a line), ``policy`` (c2sp.org/tlog-policy), ``scenarios/<id>/<n>.json``,
+perhaps ``openings.jsonl``. Reading it is one of the few places where this package touches files.
+"""
+
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from ledger import keys, note
+from ledger.checkpoint import Checkpoint
+from ledger.checkpoint import open as open_checkpoint
+from ledger.entries import Entry
+from ledger.errors import LedgerError, Malformed, Unverified
+from ledger.merkle import HASH_BYTES, fold, leaf_hash
+from ledger.note import Verifier
+from ledger.tiles import ENTRIES, WIDTH, Tile, decode_bundle
+
+KEPT_BUNDLES = 64
+
+
+class Fault(LedgerError):  # noqa: N818  (as in errors)
+    """The first thing that does not hold: at which leaf (None if at none), in which file, what."""
+
+    code = "AUDIT_FAULT"
+
+    def __init__(self, leaf: int | None, where: str, what: str) -> None:
+        super().__init__(leaf, where, what)
+        self.leaf, self.where, self.what = leaf, where, what
+
+    def __str__(self) -> str:
+        leaf = "" if self.leaf is None else f"leaf {self.leaf}: "
+        return f"{leaf}{self.where}: {self.what}"
+
+
+# An entry's id, kind, time, postings and detail as JSON has them, their form having been checked.
+JsonEntry = tuple[str, str, str, list[list[Any]], dict[str, Any]]
+
+
+class Row(NamedTuple):
+    """A bundle's entries and leaf hashes as far as they hold, and what ends them."""
+
+    entries: list[JsonEntry]
+    hashes: bytes
+    fault: Fault | None
+
+
+@dataclass(frozen=True, slots=True)
+class Export:
+    """An export's directory. Every method raises ``Fault`` for what it finds missing or wrong."""
+
+    directory: Path
+
+    def read(self, path: str) -> bytes:
+        """The bytes of one file."""
+        try:
+            return (self.directory / path).read_bytes()
+        except OSError as error:
+            raise Fault(None, path, f"The file cannot be read: {error.strerror}.") from error
+
+    def tile(self, tile: Tile) -> bytes:
+        """The bytes of a tile or entry bundle."""
+        return self.read(tile.path)
+
+    def head(self, trusted: tuple[Verifier, ...]) -> Checkpoint:
+        """The checkpoint, signed as log.vkey, the policy and the keys the caller trusts ask for."""
+        logs = self.log_keys()
+        witnesses, quorum = self._policy(logs)
+        signed = self.read("checkpoint")
+        try:
+            opened = note.open(signed, (*logs, *witnesses))
+            if opened.unverified:
+                raise Unverified("A signature is by a key neither log.vkey nor policy names.")
+            signed_by = {(signature.name, signature.key_id) for signature in opened.verified}
+            if len(signed_by & {(w.name, w.key_id) for w in witnesses}) < quorum:
+                raise Unverified(f"Fewer than {quorum} witnesses of the policy cosigned it.")
+            open_checkpoint(signed, logs)
+            return open_checkpoint(signed, trusted or logs)
+        except LedgerError as error:
+            raise Fault(None, "checkpoint", str(error)) from error
+
+    def log_keys(self) -> tuple[Verifier, ...]:
+        """The log's verifier keys as the export names them."""
+        try:
+            return verifiers(self.read("log.vkey"))
+        except Malformed as error:
+            raise Fault(None, "log.vkey", str(error)) from error
+
+    def _policy(self, logs: tuple[Verifier, ...]) -> tuple[tuple[Verifier, ...], int]:
+        data = self.read("policy")
+        try:
+            lines = [line.split(" ") for line in data.decode().splitlines()]
+            witnesses = tuple(Verifier.parse(line[-1]) for line in lines if line[0] == "witness")
+            quorum = next((int(line[2]) for line in lines if line[0] == "group"), 0)
+            if keys.policy(logs, witnesses, quorum).encode() != data:
+                raise Malformed("The policy is not that of the keys in log.vkey.")
+        except (LedgerError, ValueError, IndexError) as error:
+            raise Fault(None, "policy", str(error)) from error
+        return witnesses, quorum
+
+    def versions(self) -> dict[tuple[str, int], bytes]:
+        """The canonical bytes of each scenario version, by scenario and number."""
+        found = {}
+        for path in sorted(self.directory.glob("scenarios/*/*.json")):
+            name = path.relative_to(self.directory).as_posix()
+            if not path.stem.isdecimal() or str(int(path.stem)) != path.stem:
+                raise Fault(None, name, "A scenario version's file is named by its number.")
+            found[path.parent.name, int(path.stem)] = self.read(name)
+        return found
+
+    def check_versions(self, published: dict[tuple[str, int], str]) -> None:
+        """Check that the versions' files are those that were published, no more and no fewer."""
+        versions = self.versions()
+        for scenario, number in sorted(versions.keys() | published.keys()):
+            where = f"scenarios/{scenario}/{number}.json"
+            data = versions.get((scenario, number))
+            digest = published.get((scenario, number))
+            if data is None or digest is None:
+                raise Fault(None, where, "The version is published or on file, but not both.")
+            if sha256(data).hexdigest() != digest:
+                raise Fault(None, where, "The file is not what was published: its digest differs.")
+
+    def row(self, index: int, width: int) -> Row:
+        """Check one bundle by itself: against its tile, and each entry's own form."""
+        bundle, tile = Tile(ENTRIES, index, width), Tile(0, index, width)
+        first = index * WIDTH
+        try:
+            payloads = decode_bundle(self.tile(bundle), width)
+        except Malformed as error:
+            return Row([], b"", Fault(first, bundle.path, str(error)))
+        except Fault as missing:
+            return Row([], b"", Fault(first, missing.where, missing.what))
+        hashes = b"".join(map(leaf_hash, payloads))
+        fault = self._differs(hashes, tile)
+        entries: list[JsonEntry] = []
+        for payload in payloads:
+            if fault and fault.leaf == first + len(entries):
+                return Row(entries, hashes, fault)
+            try:
+                _, value = Entry.read(payload)
+            except LedgerError as error:
+                return Row(entries, hashes, Fault(first + len(entries), bundle.path, str(error)))
+            entries.append(
+                (value["id"], value["kind"], value["at"], value["postings"], value["detail"])
+            )
+        return Row(entries, hashes, fault)
+
+    def _differs(self, hashes: bytes, tile: Tile) -> Fault | None:
+        first = tile.index * WIDTH
+        try:
+            stored = self.tile(tile)
+        except Fault as missing:
+            return Fault(first, missing.where, missing.what)
+        if stored == hashes:
+            return None
+        places = range(0, len(hashes), HASH_BYTES)
+        at = next((at for at in places if stored[at : at + 32] != hashes[at : at + 32]), 0)
+        what = "The tile does not hold the hash of the entry."
+        return Fault(first + at // HASH_BYTES, tile.path, what)
+
+
+class Leaves:
+    """Entries of an export by leaf index, read again from their bundles; a few stay decoded."""
+
+    def __init__(self, export: Export, size: int) -> None:
+        self._export = export
+        self._size = size
+        self._bundles: dict[int, list[bytes]] = {}
+
+    def entry(self, leaf: int) -> Entry:
+        """The entry at a leaf index below the size."""
+        index, at = divmod(leaf, WIDTH)
+        payloads = self._bundles.get(index)
+        if payloads is None:
+            bundle = Tile(ENTRIES, index, min(WIDTH, self._size - index * WIDTH))
+            payloads = decode_bundle(self._export.tile(bundle), bundle.width)
+            if len(self._bundles) == KEPT_BUNDLES:
+                del self._bundles[next(iter(self._bundles))]
+            self._bundles[index] = payloads
+        return Entry.parse(payloads[at])
+
+
+def bundle_path(leaf: int, size: int) -> str:
+    """The path of the bundle that holds a leaf."""
+    index = leaf // WIDTH
+    return Tile(ENTRIES, index, min(WIDTH, size - index * WIDTH)).path
+
+
+def tile_hash(hashes: bytes) -> bytes:
+    """The hash a full tile has in the level above."""
+    for _ in range(8):
+        hashes = fold(hashes)
+    return hashes
+
+
+def verifiers(data: bytes) -> tuple[Verifier, ...]:
+    """The verifier keys of a file with one a line; raises ``Malformed``, also if there is none."""
+    try:
+        lines = data.decode().split("\n")
+    except UnicodeDecodeError as error:
+        raise Malformed("The keys are not UTF-8 text.") from error
+    if len(lines) < 2 or lines.pop():
+        raise Malformed("A file of verifier keys has one a line.")
+    return tuple(map(Verifier.parse, lines))
