@@ -10,15 +10,13 @@ from typing import Any
 
 import orjson
 from sqlalchemy import Connection, Engine
-from sqlalchemy.exc import IntegrityError
 
 from app.config import CITY_ZONE
 from app.flows.credit import Credited, Document, DocumentError, credit, read_document, rejection
 from app.store import batches
 from app.store.catalogue import Registry
+from app.store.db import transact
 from app.vault import Vault
-
-_ATTEMPTS = 3
 
 
 class BatchIdReusedError(Exception):
@@ -44,22 +42,19 @@ def accept(engine: Engine, vault: Vault, registry: Registry, batch: Batch, now: 
     collide on the entry's id; the one that lost starts over and finds a duplicate.
     """
     digest = sha256(batch.body).digest()
-    for attempt in range(_ATTEMPTS):
-        try:
-            with engine.begin() as tx:
-                known = batches.claim(tx, batch.provider, batch.batch_id)
-                if known is None:
-                    return _answer(tx, vault, registry, batch, digest, now)
-                if known.body_digest != digest:
-                    raise BatchIdReusedError(
-                        f"batch {batch.batch_id} was answered before with other content;"
-                        " give the new content a new batch_id"
-                    )
-                return known.receipt
-        except IntegrityError:
-            if attempt == _ATTEMPTS - 1:
-                raise
-    raise AssertionError("unreachable")
+
+    def work(tx: Connection) -> bytes:
+        known = batches.claim(tx, batch.provider, batch.batch_id)
+        if known is None:
+            return _answer(tx, vault, registry, batch, digest, now)
+        if known.body_digest != digest:
+            raise BatchIdReusedError(
+                f"batch {batch.batch_id} was answered before with other content;"
+                " give the new content a new batch_id"
+            )
+        return known.receipt
+
+    return transact(engine, work)
 
 
 def _answer(

@@ -305,6 +305,7 @@ def _limit(
         item.counters = needs(item.version, item.activity)
         for key in item.counters:
             wanted[item.who.resident, *key] = None
+    people.lock_counters(tx, [min(s for s, _ in item.counters) for item in items if item.counters])
     usage = people.usage(tx, wanted)
     changed: dict[people.UsageKey, Usage] = {}
     granted = []

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from importlib.resources import files
-from typing import Any
+from typing import Any, TypeVar
 
 from alembic import command
 from alembic.config import Config as AlembicConfig
@@ -14,6 +14,25 @@ from sqlalchemy import Connection, Engine, create_engine, text
 from sqlalchemy.exc import DBAPIError
 
 db = SQLAlchemy()
+
+
+T = TypeVar("T")
+_ATTEMPTS = 5
+# unique_violation: another transaction wrote the same entry first. deadlock_detected,
+# serialization_failure: the database chose us to step back. All vanish when tried again.
+_AGAIN = frozenset({"23505", "40P01", "40001"})
+
+
+def transact(engine: Engine, work: Callable[[Connection], T]) -> T:
+    """Run `work` in one transaction and commit it; again from the start if it lost a race."""
+    for attempt in range(1, _ATTEMPTS + 1):
+        try:
+            with engine.begin() as tx:
+                return work(tx)
+        except DBAPIError as error:
+            if attempt == _ATTEMPTS or getattr(error.orig, "sqlstate", None) not in _AGAIN:
+                raise
+    raise AssertionError("unreachable")
 
 
 def copy_in(
@@ -48,6 +67,11 @@ def text_array(values: Iterable[str]) -> str:
     """An array literal of texts."""
     quoted = [value.replace("\\", "\\\\").replace('"', '\\"') for value in values]
     return '{"' + '","'.join(quoted) + '"}' if quoted else "{}"
+
+
+def one_statement(engine: Engine) -> Connection:
+    """A connection for a single read, which needs no BEGIN and ROLLBACK around it."""
+    return engine.connect().execution_options(isolation_level="AUTOCOMMIT")
 
 
 def _alembic() -> AlembicConfig:

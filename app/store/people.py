@@ -85,15 +85,16 @@ FROM unnest(CAST(:subjects AS bytea[])) AS s (subject)
 JOIN bindings b ON b.subject = s.subject
 JOIN residents r ON r.id = b.resident AND r.erased_at IS NULL -- asked again once the lock is had
 LEFT JOIN consents c ON c.resident = r.id AND c.provider = :provider
-ORDER BY r.id FOR NO KEY UPDATE OF r""")
+ORDER BY r.id FOR SHARE OF r""")
 
 
 def resolve_and_lock(
     tx: Connection, provider: str, subjects: Sequence[bytes]
 ) -> dict[bytes, Member]:
-    """Whom these identifiers mean; locks those residents, in order, until the transaction ends.
+    """Whom these identifiers mean; those residents cannot spend or be erased meanwhile.
 
-    The lock covers all that is derived from a resident's history: wallet, debt and counters.
+    The lock is shared: batches of several providers credit the same people side by side, and meet
+    only where they count towards the same limit (`lock_counters`) or add to the same balance.
     """
     rows = tx.execute(_RESOLVE, {"subjects": bytea_array(subjects), "provider": provider})
     return {row[0]: Member(row[1].hex(), row[2], row[3]) for row in rows}
@@ -111,13 +112,14 @@ def lock(tx: Connection, resident: str) -> bytes | None:
 
 
 def debts(tx: Connection, residents: Sequence[str]) -> dict[str, dict[Asset, int]]:
-    """What each resident owes, of those who owe anything."""
+    """What each resident owes, of those who owe anything; what is owed is locked."""
     owed: dict[str, dict[Asset, int]] = {}
     for row in tx.execute(
         text(
             "SELECT account, asset, amount FROM balances"
             " WHERE account = ANY(CAST(:residents AS bytea[]))"
             " AND account_kind = :kind AND amount > 0"
+            " ORDER BY account, asset FOR NO KEY UPDATE"
         ),
         {"residents": bytea_array(map(bytes.fromhex, residents)), "kind": AccountKind.DEBT.code},
     ):
@@ -158,6 +160,12 @@ SELECT * FROM unnest(CAST(:residents AS bytea[]), CAST(:scenarios AS text[]),
   CAST(:points AS bigint[]))
 ON CONFLICT (resident, period, scenario) DO UPDATE
 SET count = excluded.count, reduction_mg = excluded.reduction_mg, points = excluded.points""")
+
+
+def lock_counters(tx: Connection, names: Iterable[str]) -> None:
+    """Keep others from counting towards these limits, in order, until the transaction ends."""
+    for name in sorted(set(names)):
+        tx.execute(text("SELECT pg_advisory_xact_lock(hashtextextended(:name, 1))"), {"name": name})
 
 
 def usage(tx: Connection, keys: Iterable[UsageKey]) -> dict[UsageKey, Usage]:
