@@ -12,9 +12,9 @@ from dataclasses import dataclass
 import redis
 import structlog
 from flask import Flask, current_app, g
-from limits import RateLimitItemPerMinute
 from limits.storage import MemoryStorage, RedisStorage, Storage
 
+_WINDOW_S = 60
 _RETRY_REDIS_S = 5
 _EXTENSION = "puhui.limits"
 
@@ -36,10 +36,6 @@ class Policy:
 
     name: str
     amount: int
-
-    @property
-    def item(self) -> RateLimitItemPerMinute:
-        return RateLimitItemPerMinute(self.amount, namespace=self.name)
 
 
 RESIDENT = Policy("resident", 600)
@@ -68,9 +64,9 @@ class Limits:
         storage: Storage = self._redis
         if time.monotonic() < self._redis_again_at:
             storage = self._memory
-        key = policy.item.key_for(caller)
+        key = f"{policy.name}/{caller}"
         try:
-            count = storage.incr(key, 60)
+            count = storage.incr(key, _WINDOW_S)
         except redis.RedisError:
             structlog.get_logger().warning("rate limits fall back to memory")
             self._redis_again_at = time.monotonic() + _RETRY_REDIS_S

@@ -29,7 +29,7 @@ from app.errors import Problem
 from app.flows import prove
 from app.flows.credit import SALT_BYTES
 from app.store import entries, log, people, statements
-from app.store.db import snapshot
+from app.store.db import one_statement, snapshot
 from app.vault import Vault, unseal
 from app.wiring import wired
 from ledger.accounts import AccountKind, Asset
@@ -63,7 +63,7 @@ class StatementArgs(PageArgs):
 def get_balances() -> Response:
     """余额 · Points by expiry, carbon by year."""
     here = wired()
-    with here.engine.connect() as tx:
+    with one_statement(here.engine) as tx:
         rows = statements.balances(tx, g.resident)
     return answer(_balances(rows, here.clock()))
 

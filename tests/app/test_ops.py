@@ -56,7 +56,7 @@ def test_a_sound_request_id_is_echoed_and_another_replaced(client, given, kept):
     assert len(shown) >= 8
 
 
-def test_the_log_names_route_and_id_but_no_secret(client, me, capsys):
+def test_the_log_names_route_and_id_but_no_secret(capsys, client, me):
     me("statement", cursor="c2VjcmV0")
     lines = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
     entry = next(line for line in lines if line.get("route") == "/api/v1/me/statement")
