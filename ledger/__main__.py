@@ -1,0 +1,150 @@
+"""``python -m ledger DIR`` audits an export; ``python -m ledger receipt FILE`` checks a receipt.
+
+Exit code 0: everything held. 1: something did not, and the last line says what. 2: usage.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from ledger import proof
+from ledger.audit import Report, audit
+from ledger.encoding import commit, decode
+from ledger.entries import Entry, Kind
+from ledger.errors import LedgerError, Malformed, Unverified
+from ledger.export import Fault, verifiers
+from ledger.note import Verifier
+
+UNTRUSTED = (
+    "The log's key was taken from the export itself: this shows that the export agrees with\n"
+    "itself, not who made it. Name the key you got elsewhere with --vkey."
+)
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run the command of these arguments; the exit code."""
+    if arguments[:1] == ["receipt"]:
+        return _receipt(arguments[1:])
+    return _audit(arguments)
+
+
+def _audit(arguments: Sequence[str]) -> int:
+    parser = argparse.ArgumentParser(prog="python -m ledger", description="Audit an export.")
+    parser.add_argument("directory", type=Path, metavar="DIR")
+    parser.add_argument("--since", type=Path, metavar="OLD_CHECKPOINT")
+    parser.add_argument("--rules", default="scenarios", metavar="MODULE")
+    parser.add_argument("--jobs", type=int, default=1, metavar="N")
+    parser.add_argument("--vkey", metavar="FILE_OR_KEY")
+    options = parser.parse_args(arguments)
+    if options.jobs < 1:
+        parser.error("--jobs is at least 1")
+    trusted = _keys(parser, options.vkey)
+    try:
+        report = audit(
+            options.directory,
+            since=options.since,
+            rules=options.rules,
+            jobs=options.jobs,
+            trusted=trusted,
+            progress=_progress,
+        )
+    except Fault as fault:
+        _say(f"{fault.code} {fault}")
+        return 1
+    _say(*_table(report), "Everything holds.")
+    if not trusted:
+        _say(UNTRUSTED)
+    return 0
+
+
+def _table(report: Report) -> list[str]:
+    head = report.head
+    rows = [("log", head.origin), ("root", head.root.hex()), ("entries", str(head.size))]
+    rows += [(f"  {kind}", str(count)) for kind, count in sorted(report.kinds.items())]
+    rows += [("balances", str(report.balances)), ("scenario versions", str(report.versions))]
+    if report.since is not None:
+        rows.append(("extends the log of", f"{report.since} entries"))
+    if report.recomputed is not None:
+        missing = report.issues - report.recomputed
+        rows.append(("claims recomputed", str(report.recomputed)))
+        rows.append(("not recomputable", f"{missing} (no opening: the person was erased)"))
+    return [f"{name:<20} {value}" for name, value in rows]
+
+
+def _receipt(arguments: Sequence[str]) -> int:
+    parser = argparse.ArgumentParser(prog="python -m ledger receipt")
+    parser.add_argument("file", type=Path, metavar="FILE")
+    parser.add_argument("--vkey", required=True, metavar="FILE_OR_KEY")
+    parser.add_argument("--opening", type=Path, metavar="FILE")
+    options = parser.parse_args(arguments)
+    trusted = _keys(parser, options.vkey)
+    try:
+        receipt = proof.Receipt.parse(options.file.read_bytes())
+        if receipt.extra is None:
+            raise Malformed("The receipt does not carry its entry.")
+        head = proof.verify(receipt, receipt.extra, trusted)
+        entry = Entry.parse(receipt.extra)
+        lines = _words(entry, receipt.index)
+        lines.append(f"Signed by {head.origin} in its log of {head.size} entries.")
+        if options.opening:
+            _check_opening(entry, options.opening.read_bytes())
+            lines.append("The opening is what the entry committed to.")
+    except OSError as error:
+        _say(f"UNREADABLE {error.filename}: {error.strerror}.")
+        return 1
+    except LedgerError as error:
+        _say(f"{error.code} {error}")
+        return 1
+    _say(*lines)
+    return 0
+
+
+def _words(entry: Entry, index: int) -> list[str]:
+    lines = [f"Entry {entry.id}, leaf {index}: {entry.kind} at {entry.at}."]
+    for account, asset, bucket, amount in entry.postings:
+        unit = "mg of CO2e" if asset == "CO2E" else "points"
+        until = f" (bucket {bucket})" if bucket else ""
+        lines.append(f"  {account.name} {amount:+} {unit}{until}")
+    return lines
+
+
+def _check_opening(entry: Entry, data: bytes) -> None:
+    value = decode(data.strip())
+    fields = {"opening", "salt"}
+    if (
+        not isinstance(value, dict)
+        or value.keys() != fields
+        or set(map(type, value.values())) != {str}
+    ):
+        raise Malformed("An opening file is JSON with an opening and a salt, both strings.")
+    try:
+        salt = bytes.fromhex(value["salt"])
+    except ValueError as error:
+        raise Malformed("The salt is not hex.") from error
+    made = commit(salt, value["opening"].encode())
+    if entry.kind is not Kind.ISSUE or entry.detail.get("commitment") != made:
+        raise Unverified("The opening is not what the entry committed to.")
+
+
+def _keys(parser: argparse.ArgumentParser, given: str | None) -> tuple[Verifier, ...]:
+    if given is None:
+        return ()
+    try:
+        path = Path(given)
+        return verifiers(path.read_bytes() if path.is_file() else f"{given}\n".encode())
+    except (LedgerError, OSError) as error:
+        parser.error(f"--vkey: {error}")
+
+
+def _progress(done: int, size: int) -> None:
+    if sys.stderr.isatty():
+        sys.stderr.write(f"\r{done} of {size} entries" + ("\n" if done == size else ""))
+
+
+def _say(*lines: str) -> None:
+    sys.stdout.write("".join(f"{line}\n" for line in lines))
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
