@@ -181,7 +181,7 @@ class Town:
 @pytest.fixture
 def make_town() -> Callable[..., Town]:
     """Makes a town with its rule published and its budget funded."""
-    return lambda seed=0: Town(seed).open()
+    return lambda seed=0, **more: Town(seed, **more).open()
 
 
 @pytest.fixture(scope="session")
