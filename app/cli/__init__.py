@@ -7,8 +7,8 @@ import sys
 
 import click
 
-from app.cli import operate
-from app.config import Config, ConfigError, read_config
+from app.cli import operate, serve, sign, trips
+from app.config import ConfigError, read_config
 
 
 @click.group()
@@ -18,7 +18,7 @@ def puhui(context: click.Context) -> None:
     context.obj = read_config(os.environ)
 
 
-for command in operate.COMMANDS:
+for command in operate.COMMANDS + serve.COMMANDS + sign.COMMANDS + trips.COMMANDS:
     puhui.add_command(command)
 
 

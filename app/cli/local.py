@@ -7,15 +7,18 @@ there being no DATABASE_URL.
 from __future__ import annotations
 
 import os
+import shutil
+import signal
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from dataclasses import replace
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+import click
 import httpx
 from sqlalchemy import create_engine
 
@@ -27,6 +30,7 @@ from app.wiring import utc_now, with_servers
 from scenarios import load
 
 _START_S = 30
+_STOP_S = 10
 _PROJECT = Path(__file__).resolve().parents[2]
 
 
@@ -43,7 +47,10 @@ def prepare(config: Config) -> Config:
         raise ConfigError("DATABASE_OWNER_URL is not set; migrations need the owner's connection")
     migrate(config.owner_url)
     if not config.keys_dir.exists():
-        create_keys(config.keys_dir, config.log_origin)
+        part = config.keys_dir.with_name(f"{config.keys_dir.name}.part")
+        shutil.rmtree(part, ignore_errors=True)
+        create_keys(part, config.log_origin)
+        part.rename(config.keys_dir)  # all of them or none, whenever this is interrupted
     engine = create_engine(config.database_url)
     publish(engine, open_vault(config.keys_dir), load(), utc_now())
     engine.dispose()
@@ -65,33 +72,83 @@ def environment(config: Config) -> dict[str, str]:
     return os.environ | {name: value for name, value in given.items() if value}
 
 
+@dataclass(frozen=True, slots=True)
+class Server:
+    """Web processes and maybe the sealing worker, as children of this process."""
+
+    url: str
+    children: tuple[subprocess.Popen[bytes], ...]
+
+    def check(self) -> None:
+        """Raise click.ClickException if a child has ended."""
+        for child in self.children:
+            if child.poll() is not None:
+                name = "the worker" if "worker" in child.args else "the web server"  # type: ignore[operator]
+                raise click.ClickException(f"{name} ended with code {child.returncode}")
+
+
 @contextmanager
-def running(
-    config: Config, port: int = 0, workers: int = 1, threads: int = 4, worker: bool = True
-) -> Iterator[str]:
-    """Web processes and the sealing worker as children; yields the base URL, ends them after."""
-    port = port or _free_port()
+def started(
+    config: Config,
+    host: str = "127.0.0.1",
+    port: int = 0,
+    workers: int = 1,
+    threads: int = 4,
+    worker: bool = True,
+    log: Path | None = None,
+) -> Iterator[Server]:
+    """Start web processes and the worker (port 0: any free one); end them after.
+
+    What they print goes to the file `log`, or to the terminal. Raises click.ClickException if the
+    port is taken or a child does not come up.
+    """
+    port = free_port(host, port)
     web = [
-        sys.executable, "-m", "granian", "--interface", "wsgi", "--host", "127.0.0.1",
+        sys.executable, "-m", "granian", "--interface", "wsgi", "--host", host,
         "--port", str(port), "--workers", str(workers), "--blocking-threads", str(threads),
         "--no-ws", "--log-level", "warning", "wsgi:app",
     ]  # fmt: skip
     commands = [web, [sys.executable, "-m", "app.cli", "worker"]] if worker else [web]
-    children = [
-        subprocess.Popen(command, env=environment(config), cwd=_PROJECT)  # noqa: S603  (ours)
-        for command in commands
-    ]
+    with ExitStack() as stack:
+        server = Server(
+            f"http://{f'[{host}]' if ':' in host else host}:{port}",
+            tuple(stack.enter_context(_child(command, config, log)) for command in commands),
+        )
+        _wait_until_ready(server)
+        yield server
+
+
+@contextmanager
+def running(
+    config: Config, port: int = 0, workers: int = 1, threads: int = 4, worker: bool = True
+) -> Iterator[str]:
+    """What `started` starts, when only its base URL is of interest."""
+    with started(config, "127.0.0.1", port, workers, threads, worker) as server:
+        yield server.url
+
+
+@contextmanager
+def _child(
+    command: list[str], config: Config, log: Path | None
+) -> Iterator[subprocess.Popen[bytes]]:
+    with log.open("ab") if log else nullcontext() as sink:
+        child = subprocess.Popen(  # noqa: S603 (our own interpreter and arguments)
+            command,
+            env=environment(config),
+            cwd=_PROJECT,
+            stdout=sink,
+            stderr=sink,
+            start_new_session=True,  # Ctrl-C is for us; the child ends when we no longer need it
+        )
     try:
-        url = f"http://127.0.0.1:{port}"
-        _wait_until_ready(url, children)
-        yield url
+        yield child
     finally:
-        for child in children:
-            child.terminate()
-        for child in children:
-            with suppress(subprocess.TimeoutExpired):
-                child.wait(10)
-            child.kill()
+        child.terminate()
+        with suppress(subprocess.TimeoutExpired):
+            child.wait(_STOP_S)
+        with suppress(ProcessLookupError):
+            os.killpg(child.pid, signal.SIGKILL)  # with processes of its own that did not end
+        child.wait()
 
 
 @contextmanager
@@ -111,23 +168,31 @@ def local_config(config: Config) -> Config:
 
 def _answers(url: str) -> bool:
     try:
-        return httpx.get(f"{url}/health/live", timeout=1).status_code == httpx.codes.OK
+        answer = httpx.get(f"{url}/health/live", timeout=1, trust_env=False)  # never by a proxy
+        return answer.status_code == httpx.codes.OK
     except httpx.HTTPError:
         return False
 
 
-def _wait_until_ready(url: str, children: list[subprocess.Popen[bytes]]) -> None:
+def _wait_until_ready(server: Server) -> None:
     deadline = time.monotonic() + _START_S
-    while not _answers(url):
-        for child in children:
-            if child.poll() is not None:
-                raise RuntimeError(f"{child.args!r} ended with code {child.returncode}")
+    while not _answers(server.url):
+        server.check()
         if time.monotonic() > deadline:
-            raise RuntimeError(f"{url} did not answer within {_START_S} s")
+            raise click.ClickException(f"{server.url} did not answer within {_START_S} s")
         time.sleep(0.1)
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
+def free_port(host: str, port: int = 0) -> int:
+    """The port if nobody listens there, or any free one for 0. Raises click.ClickException."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            raise click.ClickException(
+                f"cannot listen on {host} port {port}: {error.strerror};"
+                " free it, or choose another with --port"
+            ) from None
         return int(probe.getsockname()[1])

