@@ -27,6 +27,7 @@ MAX_WAIT_S: Final = 120  # between two attempts; the server's rate window is a m
 
 _FIRST_WAIT_S = 0.25  # doubled each time: about half a minute of patience in all
 _AGAIN = {429, 502, 503, 504}  # not taken, or nobody knows; every other answer is final
+_HERE = {"127.0.0.1", "::1", "localhost"}  # never by way of the environment's proxy
 _LOST = (httpx.TimeoutException, httpx.NetworkError, httpx.RemoteProtocolError)
 
 
@@ -50,7 +51,10 @@ def read_private_key(pem: bytes) -> PrivateKey:
 
 
 class ProviderClient:
-    """Sends batches to `url` (scheme, host, maybe a path) as the owner of a registered key."""
+    """Sends batches to `url` (scheme, host, maybe a path) as the owner of a registered key.
+
+    Raises ProviderError for a malformed URL or key.
+    """
 
     def __init__(
         self,
@@ -63,7 +67,11 @@ class ProviderClient:
         self._url = f"{url.rstrip('/')}/api/v1/batches"
         self._key_id = key_id
         self._key = read_private_key(key) if isinstance(key, bytes) else key
-        self._http = http or httpx.Client(timeout=TIMEOUT_S)
+        try:
+            here = httpx.URL(url).host in _HERE
+        except httpx.InvalidURL as error:
+            raise ProviderError("URL_MALFORMED", f"{url!r}: {error}") from None
+        self._http = http or httpx.Client(timeout=TIMEOUT_S, trust_env=not here)
         self._sleep = sleep
 
     def __enter__(self) -> Self:
@@ -89,7 +97,7 @@ class ProviderClient:
                 problem = ProviderError(
                     "NO_ANSWER", f"{self._url}: {error or type(error).__name__}"
                 )
-            except (httpx.HTTPError, httpx.InvalidURL) as error:
+            except httpx.HTTPError as error:
                 raise ProviderError("NO_ANSWER", f"{self._url}: {error}") from error
             else:
                 if response.is_success:
