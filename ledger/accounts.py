@@ -90,11 +90,9 @@ class Account(NamedTuple):
 @lru_cache(maxsize=8192)
 def account_of(name: str) -> Account:
     """What ``Account.parse`` says."""
-    kind, _, token = name.partition(":")
-    if kind in KINDS:
-        account = Account(KINDS[kind], token)
-        if is_account(account) and account.name == name:
-            return account
+    kind, colon, token = name.partition(":")
+    if kind in KINDS and bool(colon) == bool(token) and _is_sound(KINDS[kind], token):
+        return Account(KINDS[kind], token)
     raise Malformed(f"{name[:80]!r} is not the name of an account.")
 
 
@@ -102,8 +100,10 @@ def account_of(name: str) -> Account:
 def is_account(account: Account) -> bool:
     """Whether the kind is known and the token has the form its kind asks for."""
     kind, token = account
-    if kind not in KINDS:
-        return False
+    return kind in KINDS and _is_sound(kind, token)
+
+
+def _is_sound(kind: AccountKind, token: str) -> bool:
     if kind.guarded:
         return is_token(token) is not None
     if kind is AccountKind.REDUCTION:
