@@ -68,7 +68,9 @@ def _table(report: Report) -> list[str]:
     if report.recomputed is not None:
         missing = report.issues - report.recomputed
         rows.append(("claims recomputed", str(report.recomputed)))
-        rows.append(("not recomputable", f"{missing} (no opening in the export, as for an erased person)"))
+        rows.append(
+            ("not recomputable", f"{missing} (no opening in the export, as for an erased person)")
+        )
     return [f"{name:<20} {value}" for name, value in rows]
 
 
