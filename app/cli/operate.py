@@ -23,6 +23,7 @@ from sqlalchemy import Engine, create_engine
 from app.cli.local import local_config
 from app.config import Config, ConfigError
 from app.flows.budget import fund_budget
+from app.flows.check import check_database
 from app.flows.export import export_log
 from app.flows.publish import publish
 from app.flows.rotate import rotate_log_key
@@ -217,6 +218,20 @@ def export(config: Config, folder: Path, openings: bool) -> None:
     click.echo(f"{size} entries exported to {folder}")
 
 
+@click.command()
+@click.pass_obj
+def check(config: Config) -> None:
+    """Hold everything in the live database against the entries and the signed log."""
+    with parts(config) as (_, engine, vault):
+        found = 0
+        for fault in check_database(engine, vault):
+            click.echo(f"{fault.where}: {fault.what}")
+            found += 1
+    if found:
+        raise click.ClickException(f"{found} things do not hold; stop the worker, keep the files")
+    click.echo("everything holds")
+
+
 COMMANDS = (
-    keys, migrate, publish_rules, provider, budget, worker, log_group, export,
+    keys, migrate, publish_rules, provider, budget, worker, log_group, export, check,
 )  # fmt: skip

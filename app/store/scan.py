@@ -1,0 +1,129 @@
+"""The ledger's tables read whole, in order and streamed, for the operator's self-check."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import groupby
+from operator import itemgetter
+from typing import Any, NamedTuple
+
+from sqlalchemy import Connection, TextClause, text
+
+from ledger.accounts import AccountKind, Asset
+
+_PAGE = 5000
+
+Line = tuple[bytes, int, int, int, int]  # account key, kind code, asset code, bucket, amount
+
+
+class Stored(NamedTuple):
+    """One entry and all that other tables hold for it; None where they hold nothing."""
+
+    arrival: int
+    id: bytes
+    kind: str
+    payload: bytes
+    leaf: int | None
+    pending_hash: bytes | None
+    sealed_opening: bytes | None
+    wrapped_key: bytes | None
+    waiting: tuple[bytes, bytes, bytes, int] | None  # entry id, resident, budget, points
+    lines: list[Line]
+
+
+_ENTRIES = text("""
+SELECT e.arrival, e.id, e.kind, e.payload, l.leaf, o.leaf_hash, p.sealed, r.wrapped_key,
+  w.entry_id, w.resident, w.budget, w.points
+FROM entries e
+LEFT JOIN leaves l USING (arrival)
+LEFT JOIN outbox o USING (arrival)
+LEFT JOIN openings p USING (arrival)
+LEFT JOIN residents r ON r.id = p.resident
+LEFT JOIN waiting w USING (arrival)
+ORDER BY e.arrival""")
+_LINES = text("""
+SELECT arrival, account, account_kind, asset, bucket, amount FROM postings ORDER BY arrival""")
+_LEAVES = text("""
+SELECT l.leaf, e.payload FROM leaves l LEFT JOIN entries e USING (arrival) ORDER BY l.leaf""")
+_CHECKPOINTS = text("SELECT size, note FROM checkpoints ORDER BY size")
+_ORPHANS = text("""
+SELECT name, arrival FROM (
+  SELECT 'postings' AS name, arrival FROM postings
+  UNION ALL SELECT 'outbox', arrival FROM outbox
+  UNION ALL SELECT 'openings', arrival FROM openings
+  UNION ALL SELECT 'waiting', arrival FROM waiting) r
+WHERE NOT EXISTS (SELECT FROM entries e WHERE e.arrival = r.arrival) ORDER BY 1, 2""")
+_GUARDED = text("""
+SELECT account, account_kind, asset, bucket, coalesce(b.amount, 0), coalesce(p.amount, 0)
+FROM (SELECT * FROM balances WHERE amount <> 0) b
+FULL JOIN (SELECT account, account_kind, asset, bucket, sum(amount) AS amount FROM postings
+  WHERE account_kind < 10 GROUP BY 1, 2, 3, 4 HAVING sum(amount) <> 0) p
+USING (account, account_kind, asset, bucket)
+WHERE b.amount IS DISTINCT FROM p.amount ORDER BY 1, 2, 3, 4""")
+_OPEN = text("""
+SELECT account, account_kind, asset, 0, coalesce(b.amount, 0), coalesce(p.amount, 0)
+FROM (SELECT * FROM open_balances WHERE amount <> 0) b
+FULL JOIN (SELECT account, account_kind, asset, sum(amount) AS amount
+  FROM postings JOIN leaves USING (arrival)
+  WHERE account_kind > 10 GROUP BY 1, 2, 3 HAVING sum(amount) <> 0) p
+USING (account, account_kind, asset)
+WHERE b.amount IS DISTINCT FROM p.amount ORDER BY 1, 2, 3""")
+
+
+class Difference(NamedTuple):
+    """A kept sum that is not the sum of its postings."""
+
+    table: str
+    account: str
+    asset: str
+    bucket: int
+    kept: int
+    posted: int
+
+
+def entries(tx: Connection) -> Iterator[Stored]:
+    """Every entry in arrival order. Lines of arrivals that have no entry are passed over."""
+    grouped = groupby(_stream(tx, _LINES), key=itemgetter(0))
+    arrival, lines = next(grouped, (None, iter(())))
+    for row in _stream(tx, _ENTRIES):
+        while arrival is not None and arrival < row[0]:
+            arrival, lines = next(grouped, (None, iter(())))
+        own = [tuple(line[1:]) for line in lines] if arrival == row[0] else []
+        waiting = tuple(row[8:]) if row[8] is not None else None
+        yield Stored._make((*row[:8], waiting, own))
+
+
+def leaves(tx: Connection) -> Iterator[tuple[int, bytes | None]]:
+    """Every leaf index with its entry's payload (None if there is no such entry), in order."""
+    return ((row[0], row[1]) for row in _stream(tx, _LEAVES))
+
+
+def checkpoints(tx: Connection) -> Iterator[tuple[int, str]]:
+    """Every signed checkpoint with the size it is kept under, in order."""
+    return ((row[0], row[1]) for row in _stream(tx, _CHECKPOINTS))
+
+
+def orphans(tx: Connection) -> list[tuple[str, int]]:
+    """(table, arrival) of rows whose entry does not exist."""
+    return [(row[0], row[1]) for row in tx.execute(_ORPHANS)]
+
+
+def differences(tx: Connection) -> Iterator[Difference]:
+    """Balances that are not what was posted, and folded sums that are not what was sealed."""
+    kinds = {kind.code: str(kind) for kind in AccountKind}
+    assets = {asset.code: str(asset) for asset in Asset}
+    for table, query in (("balances", _GUARDED), ("open_balances", _OPEN)):
+        for account, kind, asset, bucket, kept, posted in tx.execute(query):
+            name = f"{kinds.get(kind, kind)}:{account.hex()}"
+            shown = assets.get(asset, str(asset))
+            yield Difference(table, name, shown, bucket, int(kept), int(posted))
+
+
+def tile_count(tx: Connection) -> int:
+    """How many full tiles are kept."""
+    return int(tx.execute(text("SELECT count(*) FROM tiles")).scalar_one())
+
+
+def _stream(tx: Connection, query: TextClause) -> Iterator[Any]:
+    with tx.execute(query, execution_options={"yield_per": _PAGE}) as rows:
+        yield from rows

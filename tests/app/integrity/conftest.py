@@ -1,0 +1,205 @@
+"""A small town with real flows against a real database, and what must always hold of it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from itertools import count
+from pathlib import Path
+from secrets import token_hex
+from typing import Any
+
+import psycopg
+import pytest
+from sqlalchemy import create_engine, text
+
+from app.config import Config
+from app.flows.accept import Batch, accept
+from app.flows.budget import fund_budget
+from app.flows.check import check_database
+from app.flows.enroll import enroll
+from app.flows.export import export_log
+from app.flows.publish import publish
+from app.flows.seal import Sealer
+from app.store import budgets, providers
+from ledger.audit import Report, audit
+from ledger.checkpoint import open as open_checkpoint
+from scenarios import load
+
+_numbers = count()
+
+_TABLES = (
+    "SELECT relname FROM pg_class WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace"
+)
+_HASH = (
+    "SELECT '{0}', md5(coalesce(string_agg(t::text, '|' ORDER BY t::text COLLATE \"C\"), ''))"
+    " FROM {0} t"
+)
+_SUMS = """
+SELECT asset, sum(amount)::bigint FROM (
+  SELECT asset, amount FROM balances
+  UNION ALL SELECT asset, amount FROM postings WHERE account_kind > 10) a
+GROUP BY asset HAVING sum(amount) <> 0"""
+
+
+@dataclass
+class Town:
+    """A city's flows under short names; every action happens at the clock's time."""
+
+    config: Config
+    clock: Any
+    vault: Any
+    registry: Any
+    engine: Any = field(init=False)
+    sealer: Sealer = field(init=False)
+    hashes: str = ""
+
+    def __post_init__(self) -> None:
+        self.engine = create_engine(self.config.database_url)
+        self.sealer = Sealer(self.engine, self.vault, self.config.head_file)
+
+    @property
+    def parts(self) -> tuple[Any, Any, Any]:
+        return self.engine, self.vault, self.registry
+
+    def admin(self) -> psycopg.Connection[Any]:
+        """A superuser's connection, past every grant."""
+        url = self.config.owner_url.replace("+psycopg", "").replace("puhui_owner@", "postgres@")
+        return psycopg.connect(url, autocommit=True)
+
+    def rows(self, query: str, **values: Any) -> list[tuple[Any, ...]]:
+        with self.engine.connect() as tx:
+            return [tuple(row) for row in tx.execute(text(query), values)]
+
+    def value(self, query: str, **values: Any) -> Any:
+        return self.rows(query, **values)[0][0]
+
+    def enroll(self, *subjects: str) -> list[str]:
+        tokens = enroll(*self.parts, "bikes", subjects, "140403", self.clock())
+        return [tokens[subject] for subject in subjects]
+
+    def ride(self, number: object, subject: str = "rider-0", **changes: Any) -> dict[str, Any]:
+        return {
+            "id": f"ride-{number}",
+            "subject": subject,
+            "scenario": "travel.bike_shared",
+            "occurred_at": "2026-11-20T08:00:00+08:00",
+            "quantities": {"distance_km": "2.5"},
+        } | changes
+
+    def batch(self, batch_id: str, *activities: Any) -> Batch:
+        return Batch("bikes", batch_id, json.dumps(activities).encode(), activities)
+
+    def send(self, batch_id: str, *activities: Any) -> list[dict[str, Any]]:
+        batch = self.batch(batch_id, *activities)
+        return json.loads(accept(*self.parts, batch, self.clock()))["outcomes"]
+
+    def budget(self, scope: str) -> None:
+        with self.engine.begin() as tx:
+            budgets.create(tx, token_hex(16), scope, scope, self.clock())
+
+    def fund(self, scope: str, points: int, reference: str) -> Any:
+        return fund_budget(self.engine, self.vault, scope, points, reference, self.clock())
+
+    def points(self, resident: str, kind: int = 1) -> int:
+        """A resident's points: in the wallet (kind 1), on hold (2) or owed (3)."""
+        return self.value(
+            "SELECT coalesce(sum(amount), 0)::bigint FROM balances"
+            " WHERE account = :id AND account_kind = :kind AND asset = 2",
+            id=bytes.fromhex(resident),
+            kind=kind,
+        )
+
+    def seal(self) -> int:
+        """Seal all that is pending."""
+        total = 0
+        while sealed := self.sealer.seal(self.clock()):
+            total += sealed
+        return total
+
+    def digest(self) -> dict[str, str]:
+        """One hash a table. Sequences are left out: a number drawn in vain is no trace."""
+        if not self.hashes:
+            self.hashes = " UNION ALL ".join(_HASH.format(name) for (name,) in self.rows(_TABLES))
+        return dict(self.rows(self.hashes))
+
+    def unbalanced(self) -> list[tuple[Any, ...]]:
+        """The assets whose accounts, guarded and open, do not sum to zero."""
+        return self.rows(_SUMS)
+
+    def faults(self) -> list[Any]:
+        return list(check_database(self.engine, self.vault))
+
+    def export(self, folder: Path, *, openings: bool = True) -> Path:
+        export_log(self.engine, self.vault, folder, openings=openings)
+        return folder
+
+    def prove(self, folder: Path) -> Report:
+        """Seal everything, then let every judge look: database, export, outside copy."""
+        self.seal()
+        assert self.unbalanced() == []
+        assert self.faults() == []
+        report = audit(self.export(folder), trusted=self.vault.ring.verifiers)
+        assert report.recomputed is not None
+        assert report.head.size == self.value("SELECT count(*) FROM entries")
+        kept = open_checkpoint(self.config.head_file.read_text(), self.vault.ring.verifiers)
+        assert kept == report.head
+        return report
+
+
+@pytest.fixture
+def open_town(empty) -> Iterator[Callable[[Config], Town]]:
+    """Opens towns of a configuration; all are closed when the test ends."""
+    opened = []
+
+    def make(config: Config) -> Town:
+        opened.append(Town(config, empty.clock, empty.vault, empty.registry))
+        return opened[-1]
+
+    yield make
+    for one in opened:
+        one.engine.dispose()
+
+
+@pytest.fixture
+def copy_of(open_town, tmp_path) -> Iterator[Callable[[Town], Town]]:
+    """Copies a town as a backup is taken: its database as it stands, and its outside copy."""
+    made = []
+
+    def make(town: Town) -> Town:
+        name = f"{town.config.database_url.rpartition('?')[0].rpartition('/')[2]}_{next(_numbers)}"
+        source = name.rpartition("_")[0]
+        town.engine.dispose()
+        with town.admin() as admin:
+            postgres = admin.info.dsn.replace(f"dbname={source}", "dbname=postgres")
+        with psycopg.connect(postgres, autocommit=True) as admin:
+            admin.execute(f"CREATE DATABASE {name} TEMPLATE {source} OWNER puhui_owner")
+        made.append((postgres, name))
+        head = tmp_path / name
+        if town.config.head_file.exists():
+            head.write_text(town.config.head_file.read_text())
+        return open_town(
+            replace(
+                town.config,
+                head_file=head,
+                database_url=town.config.database_url.replace(f"/{source}?", f"/{name}?"),
+                owner_url=town.config.owner_url.replace(f"/{source}?", f"/{name}?"),
+            )
+        )
+
+    yield make
+    for postgres, name in made:
+        with psycopg.connect(postgres, autocommit=True) as admin:
+            admin.execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
+
+
+@pytest.fixture
+def town(empty, open_town) -> Town:
+    """Rules published, a provider, and a general budget of ten million points."""
+    made = open_town(empty.config)
+    publish(made.engine, made.vault, load(), made.clock())
+    made.fund("*", 10_000_000, "decision 1")
+    with made.engine.begin() as tx:
+        providers.add(tx, "bikes", "Bikes", made.clock())
+    return made
