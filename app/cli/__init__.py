@@ -7,7 +7,7 @@ import sys
 
 import click
 
-from app.cli import operate, serve, sign, trips
+from app.cli import demo, operate, serve, sign, trips
 from app.config import ConfigError, read_config
 
 
@@ -18,7 +18,7 @@ def puhui(context: click.Context) -> None:
     context.obj = read_config(os.environ)
 
 
-for command in operate.COMMANDS + serve.COMMANDS + sign.COMMANDS + trips.COMMANDS:
+for command in demo.COMMANDS + operate.COMMANDS + serve.COMMANDS + sign.COMMANDS + trips.COMMANDS:
     puhui.add_command(command)
 
 
