@@ -20,7 +20,7 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import date, datetime
+from datetime import datetime
 from typing import Any
 
 import orjson
@@ -361,7 +361,11 @@ def _append(tx: Connection, items: list[_Item], payers: Mapping[str, str], now: 
     """Stage 8."""
     owed = people.debts(tx, list({item.who.resident for item in items}))
     at, today = instant(now), now.astimezone(CITY_ZONE).date()
-    made = [_issue(item, at, today, payers[item.version.scenario], owed) for item in items]
+    buckets = {months: expiry_bucket(today, months) for months in {_months(i) for i in items}}
+    made = [
+        _issue(item, at, buckets[_months(item)], payers[item.version.scenario], owed)
+        for item in items
+    ]
     arrivals = entries.append(tx, made)
     people.put_openings(
         tx,
@@ -386,8 +390,12 @@ def _append(tx: Connection, items: list[_Item], payers: Mapping[str, str], now: 
     )
 
 
+def _months(item: _Item) -> int:
+    return item.version.rate.validity_months
+
+
 def _issue(
-    item: _Item, at: str, today: date, budget: str, owed: dict[str, dict[Asset, int]]
+    item: _Item, at: str, bucket: int, budget: str, owed: dict[str, dict[Asset, int]]
 ) -> Entry:
     version, granted = item.version, item.granted
     entry = issue(
@@ -399,7 +407,7 @@ def _issue(
         reduction_mg=item.reduction.mg,
         vintage=item.activity.year,
         points=0 if item.waits else granted.points,
-        bucket=expiry_bucket(today, version.rate.validity_months),
+        bucket=bucket,
         budget=budget,
         awaiting=granted.points if item.waits else 0,
         withheld=granted.withheld,

@@ -6,18 +6,20 @@ from datetime import datetime
 
 from sqlalchemy import Engine
 
-from app.store import entries, people
+from app.store import budgets, entries, people
 from app.vault import Vault
+from ledger.accounts import Asset
 from ledger.entries import Entry, instant
 from ledger.errors import Refused
-from ledger.transfers import erase_subject
+from ledger.transfers import adjust, erase_subject
 
 
 def erase(engine: Engine, vault: Vault, resident: str, now: datetime) -> Entry:
     """Destroy the resident's key, openings, bindings, consents, counters and rejections, and seal
     that this was done. Open holds must be resolved first. Raises Refused.
 
-    Points still held lapse with the account: nobody can ever move them again.
+    Points left in the wallet go back to the general budget by ordinary entries, so that others
+    can earn them; the carbon stays credited, to nobody.
     """
     with engine.begin() as tx:
         entry_id = vault.entry_id("erase", resident)
@@ -28,7 +30,21 @@ def erase(engine: Engine, vault: Vault, resident: str, now: datetime) -> Entry:
             raise Refused("There is no such resident.")
         if people.held(tx, resident):
             raise Refused("Points are on hold; release or redeem them first.")
-        people.forget(tx, resident, now)
+        general = budgets.scopes(tx)[budgets.ANY_SCOPE]
+        closing = [
+            adjust(
+                id=vault.entry_id("close", f"{resident}\n{bucket}"),
+                at=instant(now),
+                resident=resident,
+                budget=general,
+                points=-points,
+                bucket=bucket,
+                reason="account closed",
+            )
+            for (asset, bucket), points in sorted(people.wallet(tx, resident).items())
+            if asset is Asset.POINT
+        ]
         entry = erase_subject(id=entry_id, at=instant(now), resident=resident)
-        entries.append(tx, [entry])
+        entries.append(tx, [*closing, entry])
+        people.forget(tx, resident, now)
         return entry

@@ -14,6 +14,7 @@ from typing import Any
 from sqlalchemy import Connection, text
 
 from app.store.db import bytea_array, copy_in, int_array
+from ledger.accounts import Account
 from ledger.entries import Entry, Kind
 from ledger.errors import Insufficient
 from ledger.merkle import leaf_hash
@@ -58,9 +59,11 @@ def append(tx: Connection, entries: Sequence[Entry]) -> list[int]:
     postings: list[tuple[Any, ...]] = []
     deltas: dict[_Balance, int] = defaultdict(int)
     counts: list[int] = []
+    keys: dict[Account, bytes] = {}
     for entry in entries:
         for account, asset, bucket, amount in entry.postings:
-            key, kind = account.key, account.kind.code
+            key = keys.get(account) or keys.setdefault(account, account.key)
+            kind = account.kind.code
             postings.append((amount, key, bucket, kind, asset.code))
             if kind < 10:
                 deltas[key, kind, asset.code, bucket] += amount

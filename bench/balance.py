@@ -1,0 +1,68 @@
+"""A balance read against a bare Flask view that does one primary-key SELECT on the same server."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from statistics import median
+
+import httpx
+
+from app.auth import issue_access_token
+from app.cli.local import environment, running
+from bench.load import get, rate
+from bench.stage import Result, Stage
+
+SECONDS = 4.0
+CLIENTS = 4
+ROUNDS = 3
+RESIDENTS = 1000  # a resident may ask 600 times a minute
+
+
+def measure(stage: Stage) -> list[Result]:
+    """Requests a second of each, in turn, several rounds; the medians are compared."""
+    some, now = stage.residents[:RESIDENTS], datetime.now(UTC)
+    tokens = [issue_access_token(stage.vault.token, resident, now) for resident in some]
+    ours, bare = [], []
+    with (
+        running(stage.config, workers=1, threads=2, worker=False) as url,
+        _bare(stage) as floor_url,
+    ):
+        reads = [
+            get(f"{url}/api/v1/me/balances", Authorization=f"Bearer {token}") for token in tokens
+        ]
+        floors = [get(f"{floor_url}/{resident}") for resident in some]
+        for _ in range(ROUNDS):
+            ours.append(rate(url, reads, SECONDS, CLIENTS))
+            bare.append(rate(floor_url, floors, SECONDS, CLIENTS))
+    value, floor = median(ours), median(bare)
+    return [Result("balance read", value, "requests/s", floor, value / floor)]
+
+
+@contextmanager
+def _bare(stage: Stage) -> Iterator[str]:
+    port = 18_000 + time.time_ns() % 20_000
+    command = [
+        sys.executable, "-m", "granian", "--interface", "wsgi", "--host", "127.0.0.1",
+        "--port", str(port), "--workers", "1", "--blocking-threads", "2", "--no-ws",
+        "--log-level", "warning", "bench.bare:app",
+    ]  # fmt: skip
+    root = Path(__file__).resolve().parents[1]
+    process = subprocess.Popen(command, env=environment(stage.config), cwd=root)
+    url = f"http://127.0.0.1:{port}"
+    try:
+        for _ in range(100):
+            try:
+                httpx.get(f"{url}/{stage.residents[0]}", timeout=1)
+                break
+            except httpx.HTTPError:
+                time.sleep(0.1)
+        yield url
+    finally:
+        process.terminate()
+        process.wait()

@@ -1,0 +1,166 @@
+"""Ingestion over HTTP against a floor that COPYs the very same rows and does nothing else.
+
+Two providers with riders of their own each send signed batches of 5,000 over one connection to two
+web processes, while the sealer runs. Afterwards the rows that this wrote are read back and
+written again by plain psycopg: binary COPY into empty tables of the same shape and indexes, one
+commit a batch, one connection. The floor has no signature, JSON, rules, keys, or conflicts.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import time
+from typing import Any
+
+import httpx
+import orjson
+import psycopg
+
+from app.auth import Received, sign
+from app.cli.client import read_private_key
+from app.cli.local import running
+from bench.stage import BATCH, Provider, Result, Stage, rides
+
+BATCHES = 12  # a provider
+_WARM = 2  # of them, not counted
+
+# What a batch writes: each table with its columns' types.
+_TABLES = {
+    "entries": "int8 bytea text bytea",
+    "postings": "int8 int8 bytea int4 int2 int2",
+    "outbox": "int8 bytea",
+    "openings": "int8 bytea bytea",
+    "balances": "bytea int2 int2 int4 int8",
+    "usage": "bytea text int4 int4 int8 int8",
+}
+
+
+def measure(stage: Stage) -> list[Result]:
+    """Activities a second of two providers, of one, and of the floor."""
+    with running(stage.config, workers=2, threads=2) as url:
+        both = _send(stage, url, stage.providers, first=0)
+        one = _send(stage, url, stage.providers[:1], first=BATCHES * BATCH)
+    while stage.sealer.seal(stage.now()):
+        pass
+    floor = _floor(stage)
+    return [
+        Result("ingest over HTTP, 2 providers", both, "activities/s", floor, both / floor),
+        Result("ingest over HTTP, 1 provider", one, "activities/s", floor, one / floor),
+    ]
+
+
+def _send(stage: Stage, url: str, senders: tuple[Provider, ...], first: int) -> float:
+    """Each provider in a process of its own, bodies ready beforehand, timed from a common start."""
+    context = multiprocessing.get_context("spawn")
+    barrier = context.Barrier(len(senders) + 1)
+    done: Any = context.Queue()
+    processes = [
+        context.Process(target=_provider, args=(url, provider, first, barrier, done))
+        for provider in senders
+    ]
+    for process in processes:
+        process.start()
+    barrier.wait()
+    started = time.perf_counter()
+    accepted = sum(done.get() for _ in processes)
+    seconds = time.perf_counter() - started
+    for process in processes:
+        process.join()
+    expected = (BATCHES - _WARM) * BATCH * len(senders)
+    if accepted != expected:
+        raise RuntimeError(f"{accepted} of {expected} activities were accepted")
+    return expected / seconds
+
+
+def _provider(url: str, provider: Provider, first: int, barrier: Any, done: Any) -> None:
+    key = read_private_key(provider.key.read_bytes())
+    bodies = []
+    for n in range(BATCHES):
+        start = first + n * BATCH
+        batch_id = f"{provider.code}-{start}"
+        activities = rides(provider, start, BATCH, seed=start)
+        bodies.append(orjson.dumps({"batch_id": batch_id, "activities": activities}))
+    accepted = 0
+    with httpx.Client(base_url=url, timeout=60) as http:
+        for n, body in enumerate(bodies):
+            if n == _WARM:
+                barrier.wait()
+                accepted = 0
+            accepted += _post(http, provider, key, body, n)
+    done.put(accepted)
+
+
+def _post(http: httpx.Client, provider: Provider, key: Any, body: bytes, n: int) -> int:
+    path = "/api/v1/batches"
+    nonce = f"{provider.code}-{time.time_ns()}-{n:08d}"
+    header = sign(key, provider.key_id, Received("POST", path, body), int(time.time()), nonce)
+    answer = http.post(
+        path,
+        content=body,
+        headers={"Authorization": header, "Content-Type": "application/json"},
+    )
+    answer.raise_for_status()
+    return int(orjson.loads(answer.content)["counts"]["accepted"])
+
+
+def _floor(stage: Stage) -> float:
+    """Rows of the same kinds and sizes as the run wrote, COPYed in batches; activities a second."""
+    assert stage.config.owner_url
+    dsn = stage.config.owner_url.replace("+psycopg", "")
+    with psycopg.connect(dsn) as connection:
+        for table in _TABLES:
+            connection.execute(
+                f"CREATE TABLE floor_{table} (LIKE {table} INCLUDING DEFAULTS"
+                " INCLUDING CONSTRAINTS INCLUDING INDEXES INCLUDING STORAGE)"
+            )
+        connection.commit()
+        batches = _rows(connection)
+        connection.commit()
+        started = time.perf_counter()
+        for batch in batches:
+            for table, rows in batch.items():
+                types = _TABLES[table].split()
+                with connection.cursor().copy(
+                    f"COPY floor_{table} FROM STDIN (FORMAT BINARY)"
+                ) as copy:
+                    copy.set_types(types)
+                    for row in rows:
+                        copy.write_row(row)
+            connection.commit()
+        seconds = time.perf_counter() - started
+    return len(batches) * BATCH / seconds
+
+
+def _rows(connection: psycopg.Connection[Any]) -> list[dict[str, list[Any]]]:
+    """The rows of the last batches, as they stand in the tables, grouped as intake wrote them.
+
+    Changed rows (balances, usage) count as one row written for each change: two balances and one
+    counter an activity, keyed apart so that the copy meets no conflict.
+    """
+    arrivals = [
+        row[0]
+        for row in connection.execute(
+            "SELECT arrival FROM entries WHERE kind = 'issue' ORDER BY arrival LIMIT %s",
+            (10 * BATCH,),
+        )
+    ]
+    batches = []
+    for first in range(0, len(arrivals), BATCH):
+        some = arrivals[first : first + BATCH]
+        batch: dict[str, list[Any]] = {}
+        for table in ("entries", "postings", "openings"):
+            batch[table] = connection.execute(
+                f"SELECT * FROM {table} WHERE arrival = ANY(%s) ORDER BY arrival", (some,)
+            ).fetchall()
+        batch["outbox"] = [(arrival, bytes(32)) for arrival in some]
+        wallets = [row for row in batch["postings"] if row[4] == 1]
+        batch["balances"] = sorted(
+            (row[2], row[4], row[5], row[0] % 2**31, row[1]) for row in wallets
+        )
+        batch["usage"] = sorted(
+            (row[2], "travel.bike_shared", row[0] % 2**31, 1, row[1], row[1])
+            for row in wallets
+            if row[5] == 1
+        )
+        batches.append(batch)
+    return batches

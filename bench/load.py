@@ -1,0 +1,60 @@
+"""A light HTTP load: raw keep-alive connections, so that the client takes little of the machine."""
+
+from __future__ import annotations
+
+import re
+import socket
+import time
+from collections.abc import Sequence
+from itertools import cycle
+from threading import Thread
+from urllib.parse import urlsplit
+
+_LENGTH = re.compile(rb"content-length: (\d+)", re.IGNORECASE)
+
+
+def get(url: str, **headers: str) -> bytes:
+    """The bytes of one GET request."""
+    parts = urlsplit(url)
+    lines = [f"GET {parts.path} HTTP/1.1", f"Host: {parts.netloc}"]
+    lines += [f"{name}: {value}" for name, value in headers.items()]
+    return ("\r\n".join(lines) + "\r\n\r\n").encode()
+
+
+def rate(url: str, requests: Sequence[bytes], seconds: float, connections: int) -> float:
+    """Requests a second, each connection sending the next as soon as it is answered."""
+    parts = urlsplit(url)
+    counts = [0] * connections
+    deadline = time.perf_counter() + seconds
+
+    def ask(n: int) -> None:
+        with socket.create_connection((parts.hostname, parts.port)) as link:
+            for request in cycle(requests[n::connections]):
+                if time.perf_counter() >= deadline:
+                    return
+                link.sendall(request)
+                _read(link)
+                counts[n] += 1
+
+    threads = [Thread(target=ask, args=(n,)) for n in range(connections)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return sum(counts) / seconds
+
+
+def _read(link: socket.socket) -> None:
+    data = b""
+    while b"\r\n\r\n" not in data:
+        part = link.recv(65536)
+        if not part:
+            raise RuntimeError("the server closed the connection")
+        data += part
+    head, _, body = data.partition(b"\r\n\r\n")
+    if not head.startswith(b"HTTP/1.1 200"):
+        raise RuntimeError(head.decode(errors="replace"))
+    length = _LENGTH.search(head)
+    missing = (int(length[1]) if length else 0) - len(body)
+    while missing > 0:
+        missing -= len(link.recv(65536))
