@@ -26,6 +26,7 @@ from app.config import ConfigError
 from ledger.keys import KeyRing
 from ledger.note import Signer
 
+SALT_BYTES = 32
 _NONCE = 12
 _NAMES = ("token", "ids", "subjects", "vault")
 
@@ -75,6 +76,17 @@ def unseal(key: bytes, sealed: bytes, context: bytes) -> bytes:
         return AESGCM(key).decrypt(sealed[:_NONCE], sealed[_NONCE:], context)
     except (InvalidTag, ValueError):
         raise VaultError("the sealed value does not open with this key") from None
+
+
+def seal_opening(key: bytes, entry_id: str, salt: bytes, opening: bytes) -> bytes:
+    """Salt and opening of one entry, under its resident's key and tied to the entry."""
+    return seal(key, salt + opening, entry_id.encode())
+
+
+def open_opening(key: bytes, entry_id: str, sealed: bytes) -> tuple[bytes, bytes]:
+    """Undo `seal_opening`: salt and opening. Raises VaultError."""
+    plain = unseal(key, sealed, entry_id.encode())
+    return plain[:SALT_BYTES], plain[SALT_BYTES:]
 
 
 def create_keys(folder: Path, origin: str) -> None:

@@ -27,10 +27,9 @@ from app.auth import resident
 from app.config import CITY_ZONE
 from app.errors import Problem
 from app.flows import prove
-from app.flows.credit import SALT_BYTES
 from app.store import entries, log, people, statements
 from app.store.db import one_statement, snapshot
-from app.vault import Vault, unseal
+from app.vault import Vault, open_opening
 from app.wiring import wired
 from ledger.accounts import AccountKind, Asset
 from ledger.buckets import day_number
@@ -224,8 +223,7 @@ def _open(tx: Connection, vault: Vault, item: statements.Line) -> tuple[bytes, b
     wrapped = statements.wrapped_key(tx, g.resident)
     if sealed is None or wrapped is None:
         return None
-    opened = unseal(vault.subject_key(g.resident, wrapped), sealed, item.entry.id.encode())
-    return opened[:SALT_BYTES], opened[SALT_BYTES:]
+    return open_opening(vault.subject_key(g.resident, wrapped), item.entry.id, sealed)
 
 
 def _arrival(place: str | None) -> int:

@@ -12,7 +12,8 @@ import orjson
 from sqlalchemy import Connection, Engine
 
 from app.config import CITY_ZONE
-from app.flows.credit import Credited, Document, DocumentError, credit, read_document, rejection
+from app.flows.credit import Credited, credit
+from app.flows.document import Document, DocumentError, read_document, rejection
 from app.store import batches
 from app.store.catalogue import Registry
 from app.store.db import transact

@@ -13,11 +13,10 @@ from typing import NamedTuple
 
 from sqlalchemy import Connection, Engine
 
-from app.flows.credit import SALT_BYTES
 from app.store import catalogue, log, scan, statements
 from app.store import entries as ledger
 from app.store.db import snapshot
-from app.vault import Vault, VaultError, unseal
+from app.vault import Vault, VaultError, open_opening
 from ledger import checkpoint
 from ledger.encoding import commit
 from ledger.entries import Entry, Kind
@@ -91,11 +90,11 @@ def _check_opening(
         return
     try:
         key = vault.subject_key(entry.resident, stored.wrapped_key or b"")
-        plain = unseal(key, stored.sealed_opening, entry.id.encode())
+        salt, opening = open_opening(key, entry.id, stored.sealed_opening)
     except VaultError as error:
         yield Fault(where, str(error))
         return
-    if commit(plain[:SALT_BYTES], plain[SALT_BYTES:]) != commitment:
+    if commit(salt, opening) != commitment:
         yield Fault(where, "it is not what the entry committed to")
 
 

@@ -12,17 +12,11 @@ from typing import Any, NamedTuple
 import orjson
 from sqlalchemy import Connection, Engine
 
-from app.flows.credit import (
-    SALT_BYTES,
-    Document,
-    DocumentError,
-    credit,
-    outcome,
-    read_document,
-)
+from app.flows.credit import credit
+from app.flows.document import Document, DocumentError, outcome, read_document
 from app.store import budgets, entries, people
 from app.store.catalogue import Registry
-from app.vault import Vault, unseal
+from app.vault import Vault, open_opening
 from ledger.accounts import Asset
 from ledger.entries import Entry, instant
 from ledger.transfers import granted, reverse
@@ -145,7 +139,7 @@ def _opening(tx: Connection, key: bytes, revision: Revision) -> bytes:
     sealed = people.opening(tx, revision.arrival)
     if sealed is None:
         raise CorrectionError("SUBJECT_ERASED", "the activity's content was erased")
-    return unseal(key, sealed, revision.entry.id.encode())[SALT_BYTES:]
+    return open_opening(key, revision.entry.id, sealed)[1]
 
 
 def _reverse(

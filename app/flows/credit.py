@@ -17,7 +17,6 @@ All that costs time comes before stage 7: budgets are the only rows that strange
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -27,8 +26,9 @@ import orjson
 from sqlalchemy import Connection
 
 from app.config import CITY_ZONE
+from app.flows.document import Document, outcome, rejection
 from app.store import batches, budgets, entries, people
-from app.vault import Vault, VaultError, seal, unseal
+from app.vault import SALT_BYTES, Vault, VaultError, open_opening, seal, seal_opening
 from ledger.accounts import Asset
 from ledger.buckets import expiry_bucket
 from ledger.encoding import commit
@@ -49,80 +49,6 @@ from scenarios import (
     read,
     record,
 )
-
-FIELDS = frozenset({"id", "subject", "scenario", "occurred_at", "quantities"})
-SALT_BYTES = 32
-_ID = re.compile(r"[!-~]{1,64}").fullmatch
-_MAX_SUBJECT = 128
-
-
-class DocumentError(Exception):
-    """An activity document has not the form asked for; becomes a rejection with this code."""
-
-    def __init__(self, code: str, detail: str) -> None:
-        super().__init__(detail)
-        self.code = code
-
-
-@dataclass(frozen=True, slots=True)
-class Document:
-    """One reported activity of sound outer form. `subject` is the keyed hash of the identifier."""
-
-    id: str
-    subject: bytes
-    scenario: str
-    occurred_at: str
-    quantities: Mapping[str, str]
-    key: str  # idempotency key within the provider: the id, or the id and its revision
-
-    def opening(self, provider: str) -> bytes:
-        """RFC 8785 bytes of what the ledger only commits to. Strings only, ASCII keys: for those
-        sorted orjson writes the same bytes as the RFC (a test holds it to that)."""
-        return orjson.dumps(
-            {
-                "activity": self.id,
-                "occurred_at": self.occurred_at,
-                "provider": provider,
-                "quantities": self.quantities,
-                "scenario": self.scenario,
-            },
-            option=orjson.OPT_SORT_KEYS,
-        )
-
-
-def read_document(vault: Vault, provider: str, raw: Any, revision: int = 0) -> Document:
-    """Check the outer form of one activity. Raises DocumentError naming field, bound and remedy."""
-    if not isinstance(raw, dict):
-        raise DocumentError("ACTIVITY_MALFORMED", "an activity must be a JSON object")
-    if raw.keys() != FIELDS:
-        missing, unknown = sorted(FIELDS - raw.keys()), sorted(raw.keys() - FIELDS)
-        named = ", ".join(str(name)[:40] for name in missing or unknown)
-        raise DocumentError(
-            "ACTIVITY_MALFORMED",
-            f"field {named} is {'missing' if missing else 'unknown'};"
-            f" an activity has exactly {', '.join(sorted(FIELDS))}",
-        )
-    identifier, subject = raw["id"], raw["subject"]
-    if not isinstance(identifier, str) or not _ID(identifier):
-        raise DocumentError(
-            "ACTIVITY_ID_MALFORMED",
-            "id must be a string of 1 to 64 printable ASCII characters without spaces",
-        )
-    if not isinstance(subject, str) or not 0 < len(subject) <= _MAX_SUBJECT:
-        raise DocumentError(
-            "SUBJECT_MALFORMED", f"subject must be a string of 1 to {_MAX_SUBJECT} characters"
-        )
-    if not subject.isprintable():
-        raise DocumentError("SUBJECT_MALFORMED", "subject must not hold control characters")
-    return Document(
-        identifier,
-        vault.subject(provider, subject),
-        raw["scenario"],
-        raw["occurred_at"],
-        raw["quantities"],
-        f"{identifier}\n{revision}" if revision else identifier,
-    )
-
 
 _NOBODY = people.Member("", b"", False)
 _NOTHING = Grant(0, 0, None)
@@ -154,17 +80,6 @@ class Credited:
 
     outcomes: list[dict[str, Any]]
     rejected: list[tuple[bytes, int, str, str, str]] = field(default_factory=list)
-
-
-def outcome(identifier: Any, name: str, **rest: str) -> dict[str, Any]:
-    """The answer for one activity."""
-    shown = identifier[:64] if isinstance(identifier, str) and identifier.isprintable() else None
-    return {"id": shown, "outcome": name, **rest}
-
-
-def rejection(identifier: Any, code: str, detail: str) -> dict[str, Any]:
-    """The answer for an activity that is refused."""
-    return outcome(identifier, "rejected", code=code, detail=detail)
 
 
 def credit(
@@ -291,7 +206,7 @@ def _same_opening(tx: Connection, vault: Vault, item: _Item, arrival: int) -> bo
         return True
     try:
         key = vault.subject_key(item.who.resident, item.who.wrapped_key)
-        return unseal(key, sealed, item.entry_id.encode())[SALT_BYTES:] == item.opening
+        return open_opening(key, item.entry_id, sealed)[1] == item.opening
     except VaultError:
         return False  # another resident's key: the id was used for somebody else's act
 
@@ -346,15 +261,14 @@ def _fund(tx: Connection, items: list[_Item]) -> dict[str, str]:
 
 def _seal_openings(vault: Vault, items: list[_Item]) -> None:
     """Stage 6. What a person did, salted, under the person's own key; the ledger only commits."""
-    salts = os.urandom(SALT_BYTES * len(items))
     keys: dict[str, bytes] = {}
-    for n, item in enumerate(items):
+    for item in items:
         resident, wrapped, _ = item.who
         if resident not in keys:
             keys[resident] = vault.subject_key(resident, wrapped)
-        salt = salts[n * SALT_BYTES : (n + 1) * SALT_BYTES]
+        salt = os.urandom(SALT_BYTES)
         item.commitment = commit(salt, item.opening)
-        item.sealed = seal(keys[resident], salt + item.opening, item.entry_id.encode())
+        item.sealed = seal_opening(keys[resident], item.entry_id, salt, item.opening)
 
 
 def _append(tx: Connection, items: list[_Item], payers: Mapping[str, str], now: datetime) -> None:

@@ -9,7 +9,8 @@ from secrets import token_hex
 import orjson
 from sqlalchemy import Connection, Engine
 
-from app.flows.credit import Document, credit
+from app.flows.credit import credit
+from app.flows.document import Document
 from app.store import batches, people
 from app.store.catalogue import Registry
 from app.vault import Vault, unseal

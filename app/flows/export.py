@@ -7,10 +7,9 @@ from pathlib import Path
 
 from sqlalchemy import Connection, Engine
 
-from app.flows.credit import SALT_BYTES
 from app.flows.prove import checkpoint_size
 from app.store import catalogue, log, people
-from app.vault import Vault, unseal
+from app.vault import Vault, open_opening
 from ledger.encoding import encode
 from ledger.keys import policy
 from ledger.tiles import ENTRIES, WIDTH, Tile, encode_bundle, tiles
@@ -67,11 +66,11 @@ def _openings(tx: Connection, vault: Vault, size: int) -> Iterator[bytes]:
     for leaf, entry_id, resident, wrapped, sealed in people.openings(tx, size):
         if resident not in keys:
             keys[resident] = vault.subject_key(resident, wrapped)
-        plain = unseal(keys[resident], sealed, entry_id.encode())
+        salt, opening = open_opening(keys[resident], entry_id, sealed)
         line = {
             "account": f"resident:{resident}",
             "index": leaf,
-            "opening": plain[SALT_BYTES:].decode(),
-            "salt": plain[:SALT_BYTES].hex(),
+            "opening": opening.decode(),
+            "salt": salt.hex(),
         }
         yield encode(line) + b"\n"
