@@ -6,9 +6,10 @@ import os
 import sys
 
 import click
+from sqlalchemy.exc import OperationalError, ProgrammingError
 
 from app.cli import demo, operate, serve, sign, trips
-from app.config import ConfigError, read_config
+from app.config import read_config
 
 
 @click.group()
@@ -31,6 +32,21 @@ def main() -> None:
         sys.exit(error.exit_code)
     except click.Abort:
         sys.exit(130)
-    except ConfigError as error:
-        click.echo(f"puhui: {error}", err=True)
+    except Exception as error:
+        sentence = _sentence(error)
+        if sentence is None:
+            raise
+        click.echo(f"puhui: {sentence}", err=True)
         sys.exit(1)
+
+
+def _sentence(error: Exception) -> str | None:
+    """What an operator can act on; None for a fault of ours, which keeps its traceback."""
+    if isinstance(error, OSError) and error.filename:
+        return f"{error.filename}: {error.strerror}"
+    if isinstance(error, OperationalError):
+        return f"the database does not answer: {error.orig}"
+    if isinstance(error, ProgrammingError) and getattr(error.orig, "sqlstate", "") == "42P01":
+        return "the database lacks a table of this program; run `puhui migrate`"
+    code = getattr(error, "code", None)  # ours are UPPER_SNAKE; SQLAlchemy has codes of its own
+    return str(error) if isinstance(code, str) and code.isupper() else None

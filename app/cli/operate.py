@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -10,7 +11,8 @@ from pathlib import Path
 from secrets import token_hex
 
 import click
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 from cryptography.hazmat.primitives.serialization import (
     Encoding,
     NoEncryption,
@@ -19,11 +21,14 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_public_key,
 )
 from sqlalchemy import Engine, create_engine
+from sqlalchemy.exc import IntegrityError
 
+from app.api.frame import configure_logs
 from app.cli.local import local_config
 from app.config import Config, ConfigError
 from app.flows.budget import fund_budget
 from app.flows.check import check_database
+from app.flows.erase import erase
 from app.flows.export import export_log
 from app.flows.publish import publish
 from app.flows.rotate import rotate_log_key
@@ -32,7 +37,9 @@ from app.flows.work import Worker
 from app.store import budgets, providers
 from app.store.db import migrate as run_migrations
 from app.vault import Vault, create_keys, open_vault
-from scenarios import load
+from scenarios import AREAS, load
+
+_MIN_RSA_BITS = 2048
 
 
 @contextmanager
@@ -72,7 +79,10 @@ def keys_rotate(config: Config) -> None:
     with parts(config) as (ready, engine, vault):
         entry = rotate_log_key(engine, vault, ready.keys_dir, _now())
         click.echo(f"new key {entry.detail['new']}")
-        click.echo("restart web and worker; both keys sign until log-1.key's file is removed")
+        click.echo(
+            "restart web and worker; when a checkpoint bears both signatures, remove the older"
+            " log-N.key from the keys folder and restart again"
+        )
 
 
 @click.command()
@@ -104,9 +114,12 @@ def provider() -> None:
 @click.pass_obj
 def provider_add(config: Config, code: str, name: str) -> None:
     """Register a provider, for example `puhui provider add bus-co 长治公交`."""
-    with parts(config) as (_, engine, _vault), engine.begin() as tx:
-        if not providers.add(tx, code, name, _now()):
-            raise click.ClickException(f"provider {code} exists already")
+    try:
+        with parts(config) as (_, engine, _vault), engine.begin() as tx:
+            if not providers.add(tx, code, name, _now()):
+                raise click.ClickException(f"provider {code} exists already")
+    except IntegrityError:
+        raise click.UsageError("CODE must be 2 to 31 of a-z 0-9 -, and not begin with -") from None
     click.echo(f"provider {code} added; give it a key with `puhui provider key {code}`")
 
 
@@ -117,30 +130,70 @@ def provider_add(config: Config, code: str, name: str) -> None:
 @click.pass_obj
 def provider_key(config: Config, code: str, public: Path | None, write: Path | None) -> None:
     """Register a provider's public key (--public), or make a pair for trying out (--write)."""
-    if (public is None) == (write is None):
+    given = public.read_bytes() if public else write
+    if given is None or (public and write):
         raise click.UsageError("give either --public FILE or --write FILE")
     with parts(config) as (_, engine, _vault):
-        key_id = add_provider_key(engine, code, public.read_bytes() if public else write)
+        key_id = add_provider_key(engine, code, given)
     click.echo(key_id)
 
 
-def add_provider_key(engine: Engine, code: str, public: bytes | Path | None) -> str:
-    """Register a PEM public key, or make an Ed25519 pair and write its private half to a path."""
+def add_provider_key(engine: Engine, code: str, public: bytes | Path) -> str:
+    """Register a PEM public key, or make an Ed25519 pair and write its private half to a path.
+
+    Raises click.ClickException for a key that requests cannot be signed with, or no such provider.
+    """
     if isinstance(public, bytes):
-        key = load_pem_public_key(public)
-    else:
-        private = Ed25519PrivateKey.generate()
-        pem = private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-        descriptor = os.open(str(public), os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(pem)
-        key = private.public_key()
-    der = key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
-    algorithm = "ed25519" if len(der) < 64 else "rsa-sha256"
+        return _register(engine, code, *_read_public(public))
+    private = Ed25519PrivateKey.generate()
+    pem = private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    descriptor = os.open(public, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(pem)
+    try:
+        return _register(engine, code, "ed25519", _spki(private.public_key()))
+    except click.ClickException:
+        public.unlink()
+        raise
+
+
+def _register(engine: Engine, code: str, algorithm: str, spki: bytes) -> str:
     key_id = f"{code}-{token_hex(4)}"
-    with engine.begin() as tx:
-        providers.add_key(tx, key_id, code, algorithm, der, _now())
+    try:
+        with engine.begin() as tx:
+            providers.add_key(tx, key_id, code, algorithm, spki, _now())
+    except IntegrityError:
+        raise click.ClickException(f"there is no provider {code}; add it first") from None
     return key_id
+
+
+def _read_public(pem: bytes) -> tuple[str, bytes]:
+    try:
+        key = load_pem_public_key(pem)
+    except ValueError:
+        key = None
+    if isinstance(key, Ed25519PublicKey):
+        return "ed25519", _spki(key)
+    if isinstance(key, RSAPublicKey) and key.key_size >= _MIN_RSA_BITS:
+        return "rsa-sha256", _spki(key)
+    raise click.ClickException(
+        f"this is no Ed25519 public key and no RSA one of {_MIN_RSA_BITS} bits or more, in PEM"
+    )
+
+
+def _spki(key: Ed25519PublicKey | RSAPublicKey) -> bytes:
+    return key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+
+
+@provider.command("revoke")
+@click.argument("key_id")
+@click.pass_obj
+def provider_revoke(config: Config, key_id: str) -> None:
+    """Refuse every request signed with this key from now on; the provider's other keys stay."""
+    with parts(config) as (_, engine, _vault), engine.begin() as tx:
+        if not providers.revoke_key(tx, key_id, _now()):
+            raise click.ClickException(f"no key {key_id} is in force")
+    click.echo(f"key {key_id} is refused from now on")
 
 
 @click.group()
@@ -154,6 +207,8 @@ def budget() -> None:
 @click.pass_obj
 def budget_create(config: Config, scope: str, name: str) -> None:
     """Make a budget for a scenario id, an area, or '*'."""
+    if scope not in {budgets.ANY_SCOPE, *AREAS, *load().scenarios}:
+        raise click.UsageError(f"SCOPE {scope!r} is no scenario's id, no area and not '*'")
     with parts(config) as (_, engine, _vault), engine.begin() as tx:
         if not budgets.create(tx, token_hex(16), name, scope, _now()):
             raise click.ClickException(f"scope {scope} has a budget already")
@@ -176,6 +231,7 @@ def budget_fund(config: Config, scope: str, points: int, reference: str) -> None
 @click.pass_obj
 def worker(config: Config) -> None:
     """Seal about every second, pay who waits, expire points; one or many may run."""
+    configure_logs()
     with parts(config) as (ready, engine, vault):
         Worker(engine, vault, Sealer(engine, vault, ready.head_file), _now).run()
 
@@ -207,6 +263,19 @@ def log_adopt(config: Config) -> None:
     click.echo(f"the outside copy now says {size} entries")
 
 
+@click.command("erase")
+@click.argument("resident")
+@click.confirmation_option(prompt="Erase this person for good?")
+@click.pass_obj
+def erase_resident(config: Config, resident: str) -> None:
+    """Destroy what names a RESIDENT (32 hex digits); every receipt and proof still holds."""
+    if not re.fullmatch(r"[0-9a-f]{32}", resident):
+        raise click.UsageError("RESIDENT must be 32 lower-case hex digits")
+    with parts(config) as (_, engine, vault):
+        entry = erase(engine, vault, resident, _now())
+    click.echo(f"erased; entry {entry.id} says so in the log")
+
+
 @click.command("export")
 @click.argument("folder", type=click.Path(path_type=Path))
 @click.option("--openings", is_flag=True, help="also what was done, for a contracted auditor")
@@ -233,5 +302,6 @@ def check(config: Config) -> None:
 
 
 COMMANDS = (
-    keys, migrate, publish_rules, provider, budget, worker, log_group, export, check,
+    keys, migrate, publish_rules, provider, budget, worker, log_group, erase_resident, export,
+    check,
 )  # fmt: skip
