@@ -9,6 +9,7 @@ from sqlalchemy import Connection, Engine
 from app.config import CITY_ZONE
 from app.store import budgets, entries, people
 from app.store.catalogue import Registry
+from app.store.db import transact
 from app.vault import Vault
 from ledger.buckets import expiry_bucket
 from ledger.entries import Entry, instant
@@ -28,7 +29,8 @@ def fund_budget(
 ) -> Entry:
     """Add points to the budget of a scope. The reference (a decision's number) counts once:
     the same one again returns the first entry. Raises UnknownBudgetError."""
-    with engine.begin() as tx:
+
+    def work(tx: Connection) -> Entry:
         token = budgets.scopes(tx).get(scope)
         if token is None:
             raise UnknownBudgetError(f"no budget has the scope {scope!r}; create it first")
@@ -44,6 +46,8 @@ def fund_budget(
             return found[1]
         entries.append(tx, [entry])
         return entry
+
+    return transact(engine, work)
 
 
 def pay_waiting(engine: Engine, vault: Vault, registry: Registry, now: datetime) -> int:

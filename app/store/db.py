@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from importlib.resources import files
 from typing import Any, TypeVar
 
+import psycopg
 from alembic import command
 from alembic.config import Config as AlembicConfig
 from alembic.script import ScriptDirectory
@@ -29,8 +30,9 @@ def transact(engine: Engine, work: Callable[[Connection], T]) -> T:
         try:
             with engine.begin() as tx:
                 return work(tx)
-        except DBAPIError as error:
-            if attempt == _ATTEMPTS or getattr(error.orig, "sqlstate", None) not in _AGAIN:
+        except (DBAPIError, psycopg.Error) as error:  # a COPY is the driver's own, its errors too
+            cause = error.orig if isinstance(error, DBAPIError) else error
+            if attempt == _ATTEMPTS or getattr(cause, "sqlstate", None) not in _AGAIN:
                 raise
     raise AssertionError("unreachable")
 
