@@ -1,0 +1,213 @@
+"""A process that dies at any statement leaves the whole of what it did, or nothing of it.
+
+Each job runs in a child process that counts its statements, COPYs, commits and file replacements
+and kills itself (SIGKILL) at the n-th of them; n rises until the job survives.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import signal
+from functools import partial
+from pathlib import Path
+
+import psycopg
+import pytest
+from sqlalchemy import create_engine, event
+
+from app.flows.accept import accept
+from app.flows.budget import pay_waiting
+from app.flows.correct import correct
+from app.flows.erase import erase
+from app.flows.redeem import hold, redeem
+from app.flows.seal import Sealer
+
+
+class Fuse:
+    """Kills its process when it has been told of enough events."""
+
+    def __init__(self, events: int) -> None:
+        self.left = events
+
+    def tick(self, *_args: object) -> None:
+        self.left -= 1
+        if self.left == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    def watch(self, owner: type, name: str, *, end: bool = False) -> None:
+        """Count the beginning of a method's calls, and their end if something lasting follows."""
+        original = getattr(owner, name)
+
+        def counted(*args, **named):
+            self.tick()
+            result = original(*args, **named)
+            if end:
+                self.tick()
+            return result
+
+        setattr(owner, name, counted)
+
+
+def survives(url: str, events: int, job) -> bool:
+    """Run job(engine) in a child that dies at the given event; whether it came to its end."""
+    child = os.fork()
+    if child == 0:
+        code = 1
+        try:
+            fuse = Fuse(events)
+            engine = create_engine(url)
+            event.listen(engine, "before_cursor_execute", fuse.tick)
+            fuse.watch(psycopg.Cursor, "copy")
+            fuse.watch(psycopg.Copy, "finish")
+            fuse.watch(psycopg.Connection, "commit", end=True)
+            fuse.watch(Path, "replace", end=True)
+            job(engine)
+            code = 0
+        finally:
+            os._exit(code)
+    _, status = os.waitpid(child, 0)
+    if os.WIFEXITED(status):
+        assert os.WEXITSTATUS(status) == 0, "the job failed by itself"
+        return True
+    assert os.WTERMSIG(status) == signal.SIGKILL
+    return False
+
+
+@pytest.fixture
+def deaths(town):
+    """Runs job(engine, n) to its n-th event for n = 1, 2, ... and yields after each death, with
+    whether the database shows any trace. Ends when the job survives."""
+
+    def run(job, prepare=lambda n: None):
+        traces = []
+        for n in itertools.count(1):
+            prepare(n)
+            before = town.digest()
+            town.engine.dispose()  # the child must not share a connection
+            if survives(town.config.database_url, n, partial(call, job, n)):
+                break
+            traces.append(town.digest() != before)
+            yield n, traces[-1]
+        assert len(traces) > 8
+        assert traces == sorted(traces), "once something was written, it stayed"
+        assert traces[-1], "the last death comes after the commit"
+
+    def call(job, n, engine):
+        job(engine, n)
+
+    return run
+
+
+def test_accept_writes_the_whole_batch_or_none_of_it(town, deaths, tmp_path):
+    town.enroll("rider-0", "rider-1")
+
+    def documents(n):
+        food = {"scenario": "food.no_cutlery", "quantities": {"count": "1"}}
+        return (
+            town.dated(4 * n),
+            town.dated(4 * n + 1, subject="rider-1", **food),
+            town.dated(4 * n + 2, subject="nobody"),
+            town.dated(4 * n + 3, quantities={"distance_km": "0"}),
+        )
+
+    def job(engine, n):
+        batch = town.batch(f"b{n}", *documents(n))
+        accept(engine, town.vault, town.registry, batch, town.clock())
+
+    written = town.value("SELECT count(*) FROM entries")
+    for n, trace in deaths(job):
+        count = town.value("SELECT count(*) FROM entries")
+        assert count == written + 2 * trace
+        known = town.value("SELECT count(*) FROM batches WHERE batch_id = :id", id=f"b{n}")
+        assert known == trace
+        outcomes = [item["outcome"] for item in town.send(f"b{n}", *documents(n))]
+        assert outcomes == ["accepted", "accepted", "unclaimed", "rejected"]
+        written += 2
+    town.prove(tmp_path / "export")
+
+
+def test_the_sealer_can_die_anywhere_and_the_next_one_goes_on(town, deaths, tmp_path):
+    town.enroll("rider-0")
+
+    def prepare(n):
+        town.clock.move(days=1)
+        town.seal()
+        town.send(f"b{n}", *(town.dated(3 * n + i) for i in range(3)))
+
+    def job(engine, n):
+        Sealer(engine, town.vault, town.config.head_file).seal(town.clock())
+
+    behind = 0
+    for _, trace in deaths(job, prepare):
+        size = town.value("SELECT size FROM log_head")
+        assert size == town.value("SELECT count(*) FROM leaves")
+        assert (town.value("SELECT count(*) FROM outbox") == 0) == trace
+        behind += f"\n{size}\n" not in town.config.head_file.read_text()
+        town.clock.move(days=1)
+        assert town.seal() >= 3 - 3 * trace
+    assert behind > 1, "some deaths lie between the commit and the outside copy"
+    town.prove(tmp_path / "export")
+
+
+def test_a_correction_is_made_whole_or_not_at_all(town, deaths, tmp_path):
+    (resident,) = town.enroll("rider-0")
+
+    def prepare(n):
+        town.send(f"b{n}", town.dated(n))
+
+    def job(engine, n):
+        replacement = town.dated(n, quantities={"distance_km": "1"})
+        parts = (engine, town.vault, town.registry)
+        correct(*parts, "bikes", f"ride-{n}", replacement, town.clock())
+
+    for n, trace in deaths(job, prepare):
+        assert town.points(resident) == 250 * (n - 1) + (250 if trace else 625)
+        job(town.engine, n)
+        assert town.points(resident) == 250 * n
+        assert town.value("SELECT count(*) FROM entries WHERE kind = 'reverse'") == n
+    town.prove(tmp_path / "export")
+
+
+def test_who_waits_for_a_budget_is_paid_once(town, deaths, tmp_path):
+    town.budget("travel")
+    (resident,) = town.enroll("rider-0")
+
+    def prepare(n):
+        town.send(f"b{n}", town.dated(n))
+        town.fund("travel", 625, f"decision {n}")
+
+    def job(engine, n):
+        pay_waiting(engine, town.vault, town.registry, town.clock())
+
+    for n, trace in deaths(job, prepare):
+        assert town.points(resident) == 625 * (n - 1 + trace)
+        assert town.value("SELECT count(*) FROM waiting") == 1 - trace
+        job(town.engine, n)
+        assert town.points(resident) == 625 * n
+    town.prove(tmp_path / "export")
+
+
+def test_a_redemption_and_an_erasure_happen_once_each(town, deaths, tmp_path):
+    people = {}
+
+    def prepare(n):
+        town.send(f"b{n}", town.dated(n, subject=f"rider-{n}"))
+        (people[n],) = town.enroll(f"rider-{n}")
+
+    def job(engine, n):
+        held = hold(engine, town.vault, people[n], 600, "1", town.clock())
+        redeem(engine, town.vault, held.id, "c" * 32, town.clock())
+        erase(engine, town.vault, people[n], town.clock())
+
+    for n, _ in deaths(job, prepare):
+        token = people[n]
+        stage = town.points(token), town.points(token, 2)
+        if stage != (0, 0):
+            assert stage in [(625, 0), (25, 600), (25, 0)]
+            job(town.engine, n)
+        assert town.points(token) == town.points(token, 2) == 0
+        assert town.value("SELECT count(*) FROM residents WHERE erased_at IS NOT NULL") == n
+        assert town.value("SELECT count(*) FROM openings") == 0
+    assert town.value("SELECT count(*) FROM entries WHERE kind = 'redeem'") == len(people)
+    town.prove(tmp_path / "export")

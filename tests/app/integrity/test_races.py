@@ -1,0 +1,289 @@
+"""Many at once: what is claimed, spent, paid or sealed is so once, whoever comes first."""
+
+from __future__ import annotations
+
+import json
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from itertools import pairwise
+from threading import Barrier, Event
+from time import sleep
+
+import pytest
+from sqlalchemy import create_engine
+
+from app.flows.accept import accept
+from app.flows.budget import fund_budget, pay_waiting
+from app.flows.correct import correct
+from app.flows.erase import erase
+from app.flows.prove import consistency
+from app.flows.redeem import hold, redeem, refund
+from app.flows.seal import Sealer
+from app.store import entries
+from ledger.checkpoint import open as open_checkpoint
+from ledger.entries import instant
+from ledger.errors import Insufficient
+from ledger.merkle import verify_consistency
+from ledger.transfers import fund
+
+MERCHANT = "c" * 32
+WAITING = """
+SELECT count(*) FROM pg_stat_activity
+WHERE wait_event_type = 'Lock' AND datname = current_database()"""
+
+
+@pytest.fixture
+def at_once(town):
+    """at_once(call, arguments): call(engine, argument) for all, each in a thread with an engine of
+    its own, begun together. What they return or raise, in order."""
+    engines = []
+
+    def run(call, arguments, threads=8):
+        arguments = list(arguments)
+        own = [create_engine(town.config.database_url) for _ in range(min(threads, len(arguments)))]
+        engines.extend(own)
+        start = Barrier(len(own))
+        answers = [None] * len(arguments)
+
+        def work(number):
+            start.wait()
+            for at in range(number, len(arguments), len(own)):
+                try:
+                    answers[at] = call(own[number], arguments[at])
+                except Exception as error:
+                    answers[at] = error
+
+        with ThreadPoolExecutor(len(own)) as pool:
+            list(pool.map(work, range(len(own))))
+        return answers
+
+    yield run
+    for engine in engines:
+        engine.dispose()
+
+
+@contextmanager
+def blocked(town, call, waiting=1):
+    """Start a call that must wait for a lock, as so many do then; yields its future."""
+    with ThreadPoolExecutor(1) as pool:
+        future = pool.submit(call)
+        while town.value(WAITING) < waiting:
+            assert not future.done(), "it did not have to wait"
+            sleep(0.01)
+        yield future
+
+
+def test_sealers_and_writers_at_once_leave_no_gap_and_nothing_twice(town, at_once, tmp_path):
+    town.enroll(*(f"rider-{n}" for n in range(6)))
+    town.seal()
+    writers, done = 5, Event()
+
+    def write(engine, writer):
+        for n in range(15):
+            rides = [
+                town.dated(60 * writer + 4 * n + i, subject=f"rider-{(writer + i) % 6}")
+                for i in range(4)
+            ]
+            accept(
+                engine,
+                town.vault,
+                town.registry,
+                town.batch(f"w{writer}-{n}", *rides),
+                town.clock(),
+            )
+        finished.append(writer)
+        if len(finished) == writers:
+            done.set()
+
+    def seal(engine, _):
+        sealer, total = Sealer(engine, town.vault, town.config.head_file), 0
+        while True:
+            last = done.is_set()
+            total += (sealed := sealer.seal(town.clock(), limit=7))
+            if last and not sealed:
+                return total
+
+    finished = []
+    jobs = [(write, n) for n in range(writers)] + [(seal, 0)] * 3
+    before = town.value("SELECT size FROM log_head")
+    answers = at_once(lambda engine, job: job[0](engine, job[1]), jobs)
+    assert [answer for answer in answers if isinstance(answer, Exception)] == []
+    assert sum(answers[writers:]) + town.seal() == 15 * 4 * writers
+    assert min(sorted(answers[writers:])[1:]) > 0, "more than one of them sealed"
+    leaves = [leaf for (leaf,) in town.rows("SELECT leaf FROM leaves ORDER BY leaf")]
+    assert leaves == list(range(before + 15 * 4 * writers))
+    assert town.value("SELECT count(DISTINCT arrival) FROM leaves") == len(leaves)
+    assert town.value("SELECT count(*) FROM outbox") == 0
+    each_checkpoint_extends_the_one_before(town)
+    town.prove(tmp_path / "export")
+
+
+def each_checkpoint_extends_the_one_before(town):
+    notes = [note for (note,) in town.rows("SELECT note FROM checkpoints ORDER BY size")]
+    heads = [open_checkpoint(note, town.vault.ring.verifiers) for note in notes]
+    assert len(heads) > 10
+    with town.engine.connect() as tx:
+        for old, new in pairwise(heads):
+            proof = consistency(tx, old.size, new.size)
+            verify_consistency(old.size, new.size, proof, old.root, new.root)
+
+
+def test_who_drew_a_number_first_and_commits_last_is_not_skipped(town, tmp_path):
+    """Sequences commit out of order; a sealer that read 'above the last' would lose this entry."""
+    town.enroll("rider-0")
+    town.budget("travel")
+    budget = town.value("SELECT token FROM budgets WHERE scope = 'travel'").hex()
+    with town.engine.begin() as slow:
+        late = fund(id="d" * 32, at=instant(town.clock()), budget=budget, points=9, reference="x")
+        (arrival,) = entries.append(slow, [late])
+        town.send("b1", town.ride(1, scenario="food.no_cutlery", quantities={"count": "1"}))
+        town.seal()
+        assert town.value("SELECT max(arrival) FROM leaves") > arrival
+    assert town.seal() == 1
+    assert town.value("SELECT arrival FROM leaves ORDER BY leaf DESC LIMIT 1") == arrival
+    town.prove(tmp_path / "export")
+
+
+def test_a_hundred_redeemers_of_one_wallet_spend_what_it_holds(town, at_once, tmp_path):
+    (resident,) = town.enroll("rider-0")
+    town.send("b1", *(town.dated(n) for n in range(5)))
+    balance, price = town.points(resident), 70
+    assert balance == 5 * 625
+
+    def buy(engine, n):
+        held = hold(engine, town.vault, resident, price, f"order {n}", town.clock())
+        redeem(engine, town.vault, held.id, MERCHANT, town.clock())
+        return price
+
+    answers = at_once(buy, range(100), threads=20)
+    refused = [answer for answer in answers if answer != price]
+    assert {type(answer) for answer in refused} == {Insufficient}
+    assert answers.count(price) == balance // price
+    assert town.points(resident) == balance % price
+    town.prove(tmp_path / "export")
+
+
+def test_a_batch_sent_eight_times_at_once_has_one_receipt(town, at_once, tmp_path):
+    (resident,) = town.enroll("rider-0")
+    batch = town.batch("b1", *(town.dated(n) for n in range(5)))
+
+    def send(engine, _):
+        return accept(engine, town.vault, town.registry, batch, town.clock())
+
+    receipts = at_once(send, range(8))
+    assert len(set(receipts)) == 1
+    assert [item["outcome"] for item in json.loads(receipts[0])["outcomes"]] == ["accepted"] * 5
+    assert town.points(resident) == 5 * 625
+    town.prove(tmp_path / "export")
+
+
+def test_an_act_in_eight_batches_at_once_is_credited_once(town, at_once, tmp_path):
+    (resident,) = town.enroll("rider-0")
+
+    def send(engine, n):
+        batch = town.batch(f"b{n}", town.dated(n + 10), town.dated(1))
+        return json.loads(accept(engine, town.vault, town.registry, batch, town.clock()))
+
+    outcomes = [receipt["outcomes"][1] for receipt in at_once(send, range(8))]
+    assert sorted(item["outcome"] for item in outcomes) == ["accepted"] + ["duplicate"] * 7
+    assert len({item["entry_id"] for item in outcomes}) == 1
+    assert town.points(resident) == 9 * 625
+    town.prove(tmp_path / "export")
+
+
+def test_funding_and_paying_at_once_pays_everybody_once_and_in_order(town, at_once, tmp_path):
+    town.budget("travel")
+    town.enroll(*(f"rider-{n}" for n in range(4)))
+    town.send("b1", *(town.dated(n, subject=f"rider-{n % 4}") for n in range(40)))
+    line = [entry for (entry,) in town.rows("SELECT entry_id FROM waiting ORDER BY arrival")]
+    assert len(line) == 40
+
+    def work(engine, job):
+        verb, n = job
+        if verb == "pay":
+            return pay_waiting(engine, town.vault, town.registry, town.clock())
+        if verb == "fund":
+            reference = f"decision {n % 5}"  # each twice: it counts once
+            return fund_budget(engine, town.vault, "travel", 2000, reference, town.clock())
+        rides = town.batch(f"c{n}", town.dated(100 + n))
+        return accept(engine, town.vault, town.registry, rides, town.clock())
+
+    jobs = [(verb, n) for n in range(10) for verb in ("pay", "fund", "send")]
+    answers = at_once(work, jobs, threads=6)
+    assert [answer for answer in answers if isinstance(answer, Exception)] == []
+    paid = sum(answers[::3]) + pay_waiting(*town.parts, town.clock())
+    assert paid == 5 * 2000 // 625
+    settled = "SELECT payload FROM entries WHERE kind = 'issue' ORDER BY arrival"
+    details = [json.loads(payload)["detail"] for (payload,) in town.rows(settled)]
+    order = [detail["settles"] for detail in details if "settles" in detail]
+    assert order == [entry.hex() for entry in line[:paid]]
+    town.prove(tmp_path / "export")
+
+
+def test_an_act_corrected_by_eight_at_once_is_taken_back_once(town, at_once, tmp_path):
+    (resident,) = town.enroll("rider-0")
+    town.send("b1", town.dated(1), town.dated(2))
+
+    def void(engine, _):
+        parts = (engine, town.vault, town.registry)
+        return correct(*parts, "bikes", "ride-1", None, town.clock())
+
+    answers = at_once(void, range(8))
+    assert all(answer == answers[0] for answer in answers)
+    assert town.points(resident) == 625
+    assert town.value("SELECT count(*) FROM entries WHERE kind = 'reverse'") == 1
+    town.prove(tmp_path / "export")
+
+
+def test_corrections_that_cross_each_other_and_intake_all_come_through(town, at_once, tmp_path):
+    """Each moves a ride between two people and two budgets while batches touch both."""
+    town.budget("travel")
+    town.fund("travel", 100_000, "decision 2")
+    town.enroll("rider-0", "rider-1")
+    town.send("b1", *(town.dated(n, subject=f"rider-{n % 2}") for n in range(24)))
+
+    def work(engine, n):
+        parts = (engine, town.vault, town.registry)
+        food = {"scenario": "food.no_cutlery", "quantities": {"count": "1"}}
+        other = town.dated(n, subject=f"rider-{(n + 1) % 2}", **food)
+        correct(*parts, "bikes", f"ride-{n}", other, town.clock())
+        rides = [town.dated(100 + n), town.dated(200 + n, subject="rider-1", **food)]
+        return accept(*parts, town.batch(f"c{n}", *rides), town.clock())
+
+    answers = at_once(work, range(24))
+    assert [answer for answer in answers if isinstance(answer, Exception)] == []
+    assert town.value("SELECT count(*) FROM entries WHERE kind = 'reverse'") == 24
+    town.prove(tmp_path / "export")
+
+
+def test_refunds_at_once_give_back_no_more_than_was_spent(town, at_once, tmp_path):
+    (resident,) = town.enroll("rider-0")
+    town.send("b1", town.dated(1))
+    held = hold(town.engine, town.vault, resident, 600, "1", town.clock())
+    spent = redeem(town.engine, town.vault, held.id, MERCHANT, town.clock())
+
+    def back(engine, n):
+        return refund(engine, town.vault, spent.id, 100, f"refund {n // 2}", town.clock()).id
+
+    answers = at_once(back, range(20))
+    given = [answer for answer in answers if isinstance(answer, str)]
+    assert len(set(given)) == 6
+    assert {type(answer) for answer in answers} == {str, Insufficient}
+    assert town.points(resident) == 625
+    town.prove(tmp_path / "export")
+
+
+def test_a_batch_that_waited_for_an_erasure_finds_nobody(town, tmp_path):
+    (resident,) = town.enroll("rider-0")
+    town.send("b1", town.dated(1))
+    now = town.clock()
+    with town.engine.connect() as first:
+        first.exec_driver_sql("SELECT FROM residents FOR NO KEY UPDATE")
+        with (
+            blocked(town, lambda: erase(town.engine, town.vault, resident, now)),
+            blocked(town, lambda: town.send("b2", town.dated(2)), waiting=2) as sent,
+        ):
+            first.rollback()
+            (outcome,) = sent.result()
+    assert outcome["outcome"] == "unclaimed"
+    town.prove(tmp_path / "export")
