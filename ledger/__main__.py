@@ -10,7 +10,7 @@ from pathlib import Path
 
 from ledger import proof
 from ledger.audit import Report, audit
-from ledger.encoding import commit, decode
+from ledger.encoding import commit, parse
 from ledger.entries import Entry, Kind
 from ledger.errors import LedgerError, Malformed, Unverified
 from ledger.export import Fault, verifiers
@@ -90,8 +90,8 @@ def _receipt(arguments: Sequence[str]) -> int:
         lines = _words(entry, receipt.index)
         lines.append(f"Signed by {head.origin} in its log of {head.size} entries.")
         if options.opening:
-            _check_opening(entry, options.opening.read_bytes())
-            lines.append("The opening is what the entry committed to.")
+            opening = _check_opening(entry, options.opening.read_bytes())
+            lines += ["The opening is what the entry committed to.", f"  {opening}"]
     except OSError as error:
         _say(f"UNREADABLE {error.filename}: {error.strerror}.")
         return 1
@@ -111,22 +111,20 @@ def _words(entry: Entry, index: int) -> list[str]:
     return lines
 
 
-def _check_opening(entry: Entry, data: bytes) -> None:
-    value = decode(data.strip())
-    fields = {"opening", "salt"}
-    if (
-        not isinstance(value, dict)
-        or value.keys() != fields
-        or set(map(type, value.values())) != {str}
-    ):
-        raise Malformed("An opening file is JSON with an opening and a salt, both strings.")
+def _check_opening(entry: Entry, data: bytes) -> str:
+    """What the entry committed to, from JSON with an opening and a salt (more is not looked at)."""
+    match parse(data.strip()):
+        case {"salt": str(salt), "opening": str(opening)}:
+            pass
+        case _:
+            raise Malformed("An opening file is JSON with an opening and a salt, both strings.")
     try:
-        salt = bytes.fromhex(value["salt"])
+        made = commit(bytes.fromhex(salt), opening.encode())
     except ValueError as error:
-        raise Malformed("The salt is not hex.") from error
-    made = commit(salt, value["opening"].encode())
+        raise Malformed("The salt is not hex, or the opening is no text.") from error
     if entry.kind is not Kind.ISSUE or entry.detail.get("commitment") != made:
         raise Unverified("The opening is not what the entry committed to.")
+    return opening
 
 
 def _keys(parser: argparse.ArgumentParser, given: str | None) -> tuple[Verifier, ...]:

@@ -1,3 +1,5 @@
+import json
+import json
 import subprocess
 import sys
 from collections.abc import Callable
@@ -117,7 +119,13 @@ def test_a_receipts_opening_is_checked(
     kept = {name: town.openings[2][name] for name in ("opening", "salt")}
     file = receipt.with_name("opening")
     command = ["receipt", str(receipt), "--vkey", log_key.verifier.vkey, "--opening", str(file)]
-    file.write_bytes(encode(kept))
+    for sound in (encode(kept), json.dumps({"entry_id": "as the API answers"} | kept).encode()):
+        file.write_bytes(sound)
+        assert main(command) == 0
+        said = capsys.readouterr().out
+        assert "The opening is what the entry committed to." in said
+        assert kept["opening"] in said
+    file.write_text(json.dumps({"entry_id": "as the service says", **kept}, indent=1))
     assert main(command) == 0
     assert "committed to" in capsys.readouterr().out
     for wrong in (kept | {"salt": "0" * 64}, kept | {"salt": "x"}, {"salt": kept["salt"]}, [1]):
