@@ -1,5 +1,4 @@
 import json
-import json
 import subprocess
 import sys
 from collections.abc import Callable
