@@ -14,7 +14,7 @@ from sqlalchemy import Connection, Engine
 
 from app.flows.credit import credit
 from app.flows.document import Document, DocumentError, outcome, read_document
-from app.store import budgets, entries, people
+from app.store import budgets, entries, people, usage
 from app.store.catalogue import Registry
 from app.vault import Vault, open_opening
 from ledger.accounts import Asset
@@ -72,7 +72,7 @@ def correct(
         document = None
         if replacement is not None:
             document = _document(vault, provider, activity_id, replacement, last.number + 1)
-        wrapped = _lock(tx, last.entry.resident, document)
+        wrapped = _lock(tx, registry.current(tx), last.entry, document)
         old = _opening(tx, vault.subject_key(last.entry.resident, wrapped), last)
         if document is None:
             if last.counts:
@@ -91,15 +91,18 @@ def correct(
         return result
 
 
-def _lock(tx: Connection, resident: str, document: Document | None) -> bytes:
-    """Lock all whom reversal and credit may touch, in everybody's order: residents, then budgets.
-    Returns the resident's wrapped key."""
-    residents = {resident}
+def _lock(tx: Connection, catalogue: Catalogue, entry: Entry, document: Document | None) -> bytes:
+    """Lock all that reversal and credit may touch, in everybody's order: residents, counters,
+    budgets. Returns the wrapped key of the entry's resident."""
+    residents, scenarios = {entry.resident}, [entry.detail["rule"][0]]
     if document is not None:
         residents.update(people.bound_to(tx, [document.subject]).values())
+        scenarios.append(document.scenario)
     keys = {token: people.lock(tx, token) for token in sorted(residents)}
+    editions = [catalogue.versions(name)[-1] for name in catalogue.scenarios if name in scenarios]
+    usage.lock(tx, [min(v.group.members) if v.group else v.scenario for v in editions])
     budgets.lock(tx, budgets.scopes(tx).values())
-    wrapped = keys[resident]
+    wrapped = keys[entry.resident]
     if wrapped is None:
         raise CorrectionError("SUBJECT_ERASED", "the resident was erased; nothing to correct")
     return wrapped
@@ -168,7 +171,8 @@ def _reverse(
     version = catalogue.versions(entry.detail["rule"][0])[entry.detail["rule"][1] - 1]
     activity = measure(version, read_time(document["occurred_at"]), document["quantities"])
     keys = [(entry.resident, *key) for key in needs(version, activity)]
-    own = {key[1:]: value for key, value in people.usage(tx, keys).items()}
+    own = {key[1:]: value for key, value in usage.read(tx, keys).items()}
     mg = granted(entry, Asset.CO2E)
     changed = undo(version, activity, mg, points, own)
-    people.record_usage(tx, {(entry.resident, *key): value for key, value in changed.items()})
+    counters = {(entry.resident, *key): value for key, value in changed.items()}
+    usage.store(tx, counters, counters.keys())

@@ -27,7 +27,7 @@ from sqlalchemy import Connection
 
 from app.config import CITY_ZONE
 from app.flows.document import Document, outcome, rejection
-from app.store import batches, budgets, entries, people
+from app.store import batches, budgets, entries, people, usage
 from app.vault import SALT_BYTES, Vault, VaultError, open_opening, seal, seal_opening
 from ledger.accounts import Asset
 from ledger.buckets import expiry_bucket
@@ -95,10 +95,9 @@ def credit(
     items = _quantify(vault, catalogue, provider, documents, now, result)
     items = _resolve(tx, vault, provider, items, now, result)
     items = _drop_duplicates(tx, vault, provider, items, result)
-    items, counters = _limit(tx, items, result)
+    items = _limit(tx, items, result)
     _seal_openings(vault, items)
     _append(tx, items, _fund(tx, items), now)
-    people.record_usage(tx, counters)
     for item in items:
         result.outcomes[item.position] = _accepted(item)
     return result
@@ -211,22 +210,22 @@ def _same_opening(tx: Connection, vault: Vault, item: _Item, arrival: int) -> bo
         return False  # another resident's key: the id was used for somebody else's act
 
 
-def _limit(
-    tx: Connection, items: list[_Item], result: Credited
-) -> tuple[list[_Item], dict[people.UsageKey, Usage]]:
-    """Stage 5. Returns what goes on, and the counters as they then stand."""
-    wanted: dict[people.UsageKey, None] = {}
+def _limit(tx: Connection, items: list[_Item], result: Credited) -> list[_Item]:
+    """Stage 5. Counters are locked, read, and left as they then stand."""
+    wanted: dict[usage.Key, None] = {}
     for item in items:
         item.counters = needs(item.version, item.activity)
         for key in item.counters:
             wanted[item.who.resident, *key] = None
-    people.lock_counters(tx, [min(s for s, _ in item.counters) for item in items if item.counters])
-    usage = people.usage(tx, wanted)
-    changed: dict[people.UsageKey, Usage] = {}
+    # The first name of a group stands for the group.
+    usage.lock(tx, [min(name for name, _ in item.counters) for item in items if item.counters])
+    counted = usage.read(tx, wanted)
+    known = frozenset(counted)
+    changed: dict[usage.Key, Usage] = {}
     granted = []
     for item in items:
         resident = item.who.resident
-        own = {key: usage[full] for key in item.counters if (full := (resident, *key)) in usage}
+        own = {k: counted[full] for k in item.counters if (full := (resident, *k)) in counted}
         try:
             item.granted = grant(item.version, item.activity, item.reduction, own)
         except Rejected as error:
@@ -236,8 +235,9 @@ def _limit(
         if item.counters:
             after = record(item.version, item.activity, item.reduction.mg, item.granted.points, own)
             for key, value in after.items():
-                usage[resident, *key] = changed[resident, *key] = value
-    return granted, changed
+                counted[resident, *key] = changed[resident, *key] = value
+    usage.store(tx, changed, known)
+    return granted
 
 
 def _fund(tx: Connection, items: list[_Item]) -> dict[str, str]:

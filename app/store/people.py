@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
 from typing import NamedTuple
 
 from sqlalchemy import Connection, text
 
-from app.store.db import bytea_array, copy_in, int_array, text_array
+from app.store.db import bytea_array, copy_in
 from ledger.accounts import AccountKind, Asset
 from ledger.entries import Entry
-from scenarios import Usage
 
 
 class Member(NamedTuple):
@@ -144,61 +143,6 @@ def wallet(tx: Connection, resident: str) -> dict[tuple[Asset, int], int]:
         {"id": bytes.fromhex(resident), "kind": AccountKind.RESIDENT.code},
     )
     return {(_ASSETS[row.asset], row.bucket): row.amount for row in rows}
-
-
-UsageKey = tuple[str, str, int]  # resident, scenario, period (YYYYMMDD or YYYYMM)
-
-_USAGE = text("""
-SELECT u.resident, u.scenario, u.period, u.count, u.reduction_mg, u.points
-FROM unnest(CAST(:residents AS bytea[]), CAST(:scenarios AS text[]), CAST(:periods AS integer[]))
-  AS k (resident, scenario, period)
-JOIN usage u ON (u.resident, u.period, u.scenario) = (k.resident, k.period, k.scenario)""")
-_RECORD = text("""
-INSERT INTO usage (resident, scenario, period, count, reduction_mg, points)
-SELECT * FROM unnest(CAST(:residents AS bytea[]), CAST(:scenarios AS text[]),
-  CAST(:periods AS integer[]), CAST(:counts AS integer[]), CAST(:reductions AS bigint[]),
-  CAST(:points AS bigint[]))
-ON CONFLICT (resident, period, scenario) DO UPDATE
-SET count = excluded.count, reduction_mg = excluded.reduction_mg, points = excluded.points""")
-
-
-def lock_counters(tx: Connection, names: Iterable[str]) -> None:
-    """Keep others from counting towards these limits, in order, until the transaction ends."""
-    for name in sorted(set(names)):
-        tx.execute(text("SELECT pg_advisory_xact_lock(hashtextextended(:name, 1))"), {"name": name})
-
-
-def usage(tx: Connection, keys: Iterable[UsageKey]) -> dict[UsageKey, Usage]:
-    """The counters of these keys, of those that were ever counted."""
-    wanted = list(keys)
-    if not wanted:
-        return {}
-    rows = tx.execute(_USAGE, _keys(wanted))
-    return {(row[0].hex(), row[1], row[2]): Usage(row[3], row[4], row[5]) for row in rows}
-
-
-def record_usage(tx: Connection, counters: Mapping[UsageKey, Usage]) -> None:
-    """Store counters as they now stand; their residents are locked."""
-    if not counters:
-        return
-    rows = sorted(counters.items())
-    tx.execute(
-        _RECORD,
-        {
-            **_keys([key for key, _ in rows]),
-            "counts": int_array(value.count for _, value in rows),
-            "reductions": int_array(value.reduction_mg for _, value in rows),
-            "points": int_array(value.points for _, value in rows),
-        },
-    )
-
-
-def _keys(keys: Sequence[UsageKey]) -> dict[str, str]:
-    return {
-        "residents": bytea_array(bytes.fromhex(key[0]) for key in keys),
-        "scenarios": text_array(key[1] for key in keys),
-        "periods": int_array(key[2] for key in keys),
-    }
 
 
 def put_openings(tx: Connection, openings: Iterable[tuple[int, bytes, bytes]]) -> None:
