@@ -35,7 +35,7 @@ from ledger.proof import verify
 MERCHANT = "c" * 32
 SUBJECTS = ("rider-0", "rider-1")
 REFUSALS = (CorrectionError, UnknownActivityError, Insufficient, Refused)
-UNTRIED = {Kind.ADJUST, Kind.KEY_ROTATED}
+UNTRIED = {Kind.KEY_ROTATED}
 ACTS = (
     ("travel.bike_shared", {"distance_km": "2.5"}),
     ("travel.bike_shared", {"distance_km": "1"}),

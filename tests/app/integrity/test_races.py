@@ -236,21 +236,23 @@ def test_an_act_corrected_by_eight_at_once_is_taken_back_once(town, at_once, tmp
 
 
 def test_corrections_that_cross_each_other_and_intake_all_come_through(town, at_once, tmp_path):
-    """Each moves a ride between two people and two budgets while batches touch both."""
+    """Each moves a ride between two people, two budgets and two caps, while batches of others'
+    acts touch the same budgets and caps."""
     town.budget("travel")
     town.fund("travel", 100_000, "decision 2")
-    town.enroll("rider-0", "rider-1")
+    town.enroll("rider-0", "rider-1", "rider-2", "rider-3")
     town.send("b1", *(town.dated(n, subject=f"rider-{n % 2}") for n in range(24)))
 
     def work(engine, n):
         parts = (engine, town.vault, town.registry)
         food = {"scenario": "food.no_cutlery", "quantities": {"count": "1"}}
         other = town.dated(n, subject=f"rider-{(n + 1) % 2}", **food)
-        correct(*parts, "bikes", f"ride-{n}", other, town.clock())
-        rides = [town.dated(100 + n), town.dated(200 + n, subject="rider-1", **food)]
-        return accept(*parts, town.batch(f"c{n}", *rides), town.clock())
+        if n < 24:
+            return correct(*parts, "bikes", f"ride-{n}", other, town.clock())
+        acts = [town.dated(n, subject="rider-2"), town.dated(100 + n, subject="rider-3", **food)]
+        return accept(*parts, town.batch(f"c{n}", *acts), town.clock())
 
-    answers = at_once(work, range(24))
+    answers = at_once(work, [n for turn in range(24) for n in (turn, turn + 24)])
     assert [answer for answer in answers if isinstance(answer, Exception)] == []
     assert town.value("SELECT count(*) FROM entries WHERE kind = 'reverse'") == 24
     town.prove(tmp_path / "export")
