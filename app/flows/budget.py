@@ -68,9 +68,10 @@ def pay_waiting(engine: Engine, vault: Vault, registry: Registry, now: datetime)
 def _pay_page(tx: Connection, vault: Vault, registry: Registry, budget: str, now: datetime) -> int:
     """Residents are locked before the budget, as everywhere. So the line is read twice: to learn
     whom to lock, and with the locks held, since it may have moved in between."""
+    first = budgets.next_waiting(tx, budget, 1)
+    if not first or first[0].points > budgets.peek(tx, budget):
+        return 0  # what the worker sees every second while a budget is empty
     known = {place.resident for place in budgets.next_waiting(tx, budget, _PAGE)}
-    if not known:
-        return 0
     living = {resident for resident in sorted(known) if people.lock(tx, resident) is not None}
     left = budgets.balance(tx, budget)
     line = budgets.next_waiting(tx, budget, _PAGE)

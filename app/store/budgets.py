@@ -9,7 +9,7 @@ from typing import NamedTuple
 from sqlalchemy import Connection, text
 
 from app.store.db import copy_in
-from ledger.accounts import AccountKind
+from ledger.accounts import AccountKind, Asset
 
 ANY_SCOPE = "*"
 
@@ -119,18 +119,29 @@ def leave_line(tx: Connection, arrivals: Sequence[int]) -> int:
     ).rowcount
 
 
+_BALANCE = (
+    "SELECT amount FROM balances WHERE account = :token AND account_kind = :kind"
+    " AND asset = :asset AND bucket = 0"
+)
+
+
+def peek(tx: Connection, token: str) -> int:
+    """What a budget holds just now; it may change at once."""
+    return _balance(tx, token, _BALANCE)
+
+
 def balance(tx: Connection, token: str) -> int:
     """Lock one budget and return what it holds."""
-    return (
-        tx.execute(
-            text(
-                "SELECT amount FROM balances WHERE account = :token AND account_kind = :kind"
-                " AND asset = 2 AND bucket = 0 FOR NO KEY UPDATE"
-            ),
-            {"token": bytes.fromhex(token), "kind": AccountKind.BUDGET.code},
-        ).scalar()
-        or 0
-    )
+    return _balance(tx, token, f"{_BALANCE} FOR NO KEY UPDATE")
+
+
+def _balance(tx: Connection, token: str, statement: str) -> int:
+    parameters = {
+        "token": bytes.fromhex(token),
+        "kind": AccountKind.BUDGET.code,
+        "asset": Asset.POINT.code,
+    }
+    return tx.execute(text(statement), parameters).scalar() or 0
 
 
 def spent(tx: Connection) -> list[tuple[str, str, int, int, int]]:
