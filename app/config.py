@@ -6,6 +6,7 @@ start without its keys and its database.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
@@ -35,7 +36,8 @@ class Config:
 
     `database_url` and `owner_url` are None when the embedded PostgreSQL in `data_dir` is to be
     used, `redis_url` when the embedded Valkey is. `head_file` is the copy of the last checkpoint
-    that lives outside the database and catches a restored backup.
+    that lives outside the database and catches a restored backup. `proxies` is how many reverse
+    proxies of ours stand in front: that many X-Forwarded-For values are believed, from the right.
     """
 
     mode: Mode
@@ -46,6 +48,7 @@ class Config:
     database_url: str | None
     owner_url: str | None
     redis_url: str | None
+    proxies: int = 0
 
     @property
     def sandbox(self) -> bool:
@@ -80,7 +83,14 @@ def read_config(environ: Mapping[str, str]) -> Config:
         database_url=_psycopg(database_url),
         owner_url=_psycopg(environ.get("DATABASE_OWNER_URL")),
         redis_url=redis_url,
+        proxies=_proxies(environ.get("PUHUI_PROXIES", "0")),
     )
+
+
+def _proxies(given: str) -> int:
+    if not re.fullmatch(r"[0-9]", given):
+        raise ConfigError(f"PUHUI_PROXIES is {given!r}; set it to the number of proxies, 0 to 9")
+    return int(given)
 
 
 def _psycopg(url: str | None) -> str | None:

@@ -65,6 +65,7 @@ def environment(config: Config) -> dict[str, str]:
         "PUHUI_KEYS": str(config.keys_dir),
         "PUHUI_HEAD_FILE": str(config.head_file),
         "PUHUI_LOG_ORIGIN": config.log_origin,
+        "PUHUI_PROXIES": str(config.proxies),
         "DATABASE_URL": config.database_url,
         "DATABASE_OWNER_URL": config.owner_url,
         "REDIS_URL": config.redis_url,
