@@ -7,9 +7,10 @@ from typing import Any
 from flask import Flask
 from flask_smorest import Api
 from prometheus_client import CollectorRegistry
+from werkzeug.middleware.proxy_fix import ProxyFix
 
 from app import errors, limits
-from app.api import frame, ops, providers, public, residents, sandbox
+from app.api import frame, log, ops, pages, providers, public, residents, sandbox
 from app.config import Config
 from app.wiring import Clock, utc_now, wire
 
@@ -63,14 +64,16 @@ def create_app(config: Config, clock: Clock = utc_now) -> Flask:
     registry = app.extensions[ops.REGISTRY] = CollectorRegistry()
     frame.install(app, registry)
     errors.install(app)
-    app.register_blueprint(ops.blp)
-    app.register_blueprint(public.log)
+    app.register_blueprint(pages.blp)
     api = _Api(app)
     for name, scheme in _SECURITY.items():
         api.spec.components.security_scheme(name, scheme)
-    audiences = [providers.blp, residents.blp, public.blp]
+    audiences = [providers.blp, residents.blp, public.blp, log.blp, ops.blp]
     for blueprint in audiences + ([sandbox.blp] if config.sandbox else []):
         api.register_blueprint(blueprint)
+    if config.proxies:  # only the sender's address: no address of ours is ever made from a header
+        behind = ProxyFix(app.wsgi_app, x_for=config.proxies, x_proto=0)
+        app.wsgi_app = behind  # type: ignore[method-assign]
     return app
 
 

@@ -1,16 +1,17 @@
-"""For those who run or integrate the service: landing page, documents, health, metrics."""
+"""For those who run or integrate the service: health, metrics, codes."""
 
 from __future__ import annotations
 
 from datetime import datetime
 
+import marshmallow as ma
 import structlog
-from flask import Blueprint, Response, current_app, render_template
+from flask import Response, current_app
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Gauge, generate_latest
 from sqlalchemy import Connection
 from sqlalchemy.exc import SQLAlchemyError
 
-from app.api.wire import answer, instant
+from app.api.wire import Blueprint, answer, instant
 from app.errors import PROBLEMS, Problem
 from app.store import gauges
 from app.store.db import schema_is_current
@@ -19,39 +20,69 @@ from ledger.entries import Entry
 
 REGISTRY = "puhui.metrics"  # app.extensions: this application's CollectorRegistry
 
-blp = Blueprint("ops", __name__)
+blp = Blueprint(
+    "ops",
+    __name__,
+    description="运行：健康检查、指标、错误代码。Health, metrics and what a problem's type means.",
+)
 
 
-@blp.get("/")
-def landing() -> str:
-    """The first page: what this is, and where everything stands."""
-    return render_template("index.html", origin=wired().config.log_origin)
+class StatusSchema(ma.Schema):
+    """Whether the service works; log figures are there when the database answers."""
+
+    status = ma.fields.String(required=True)
+    database = ma.fields.String()
+    time = ma.fields.String()
+    log_size = ma.fields.String()
+    unsealed_entries = ma.fields.String()
+    oldest_unsealed_s = ma.fields.String()
 
 
-@blp.get("/docs")
-def docs() -> str:
-    """The readable documents, drawn from /openapi.json in the browser."""
-    return render_template("docs.html")
+class CodeSchema(ma.Schema):
+    """A refusal's code: its HTTP status and its title for people."""
+
+    code = ma.fields.String(required=True)
+    status = ma.fields.Integer(required=True)
+    title = ma.fields.String(required=True)
 
 
-@blp.get("/problems/<code>")
+class CodesSchema(ma.Schema):
+    """All codes."""
+
+    items = ma.fields.List(ma.fields.Nested(CodeSchema), required=True)
+
+
+@blp.serve("GET", "/problems", gives=CodesSchema)
+def problems() -> Response:
+    """错误代码表 · Every code that a refusal may carry."""
+    return answer(
+        {
+            "items": [
+                {"code": code, "status": status, "title": title}
+                for code, (status, title) in PROBLEMS.items()
+            ]
+        }
+    )
+
+
+@blp.serve("GET", "/problems/<code>", gives=CodeSchema)
 def problem(code: str) -> Response:
-    """What a problem's `type` address means."""
+    """错误代码 · What a problem's `type` address means."""
     if code not in PROBLEMS:
         raise Problem("NOT_FOUND", "there is no problem of this code")
     status, title = PROBLEMS[code]
     return answer({"code": code, "status": status, "title": title})
 
 
-@blp.get("/health/live")
+@blp.serve("GET", "/health/live", gives=StatusSchema)
 def live() -> Response:
-    """The process answers."""
+    """存活检查 · The process answers."""
     return answer({"status": "ok"})
 
 
-@blp.get("/health/ready")
+@blp.serve("GET", "/health/ready", gives=StatusSchema)
 def ready() -> Response:
-    """Whether requests can be served: 503 without the database or its newest schema.
+    """就绪检查 · Whether requests can be served: 503 without the database or its newest schema.
 
     A sealer that is behind is told and does not make it unready: intake and reads go on without.
     """
@@ -68,9 +99,9 @@ def ready() -> Response:
     return answer({"status": "ok", "database": "ok", "time": instant(here.clock()), **lag})
 
 
-@blp.get("/metrics")
+@blp.serve("GET", "/metrics", gives={"type": "string"}, media="text/plain")
 def metrics() -> Response:
-    """Prometheus text: this process's counters, and the city's gauges read at this moment."""
+    """监控指标 · This process's counters and the city's gauges, as Prometheus text."""
     here = wired()
     moment = CollectorRegistry()
     with here.engine.connect() as tx:

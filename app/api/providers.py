@@ -9,7 +9,18 @@ from typing import Any
 import marshmallow as ma
 from flask import Response, g, request
 
-from app.api.wire import Blueprint, PageArgs, answer, cursor_of, page, place_of, read_json, stamp
+from app import limits
+from app.api.wire import (
+    Blueprint,
+    PageArgs,
+    Pattern,
+    answer,
+    cursor_of,
+    page,
+    place_of,
+    read_body,
+    stamp,
+)
 from app.auth import canonical_request, parse_signature, received, signed
 from app.errors import Problem
 from app.flows.accept import Batch, accept
@@ -28,22 +39,25 @@ blp = Blueprint(
 _BATCH_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 
+def _text(description: str, *, required: bool = True, **metadata: Any) -> ma.fields.String:
+    return ma.fields.String(required=required, metadata={"description": description, **metadata})
+
+
 class ActivitySchema(ma.Schema):
     """One activity as reported. It is judged by itself: a bad one is one rejection."""
 
-    id = ma.fields.String(required=True, metadata={"description": "the provider's own id, once"})
-    subject = ma.fields.String(
-        required=True, metadata={"description": "the provider's identifier of the person"}
-    )
-    scenario = ma.fields.String(required=True, metadata={"example": "travel.bike_shared"})
-    occurred_at = ma.fields.String(
-        required=True, metadata={"example": "2026-01-02T08:00:00+08:00", "format": "date-time"}
-    )
+    id = _text("the provider's own id, once", pattern="^[!-~]{1,64}$")
+    subject = _text("the provider's identifier of the person", minLength=1, maxLength=128)
+    scenario = _text("an id of the registry", example="travel.bike_shared")
+    occurred_at = _text("with an offset", example="2026-01-02T08:00:00+08:00", format="date-time")
     quantities = ma.fields.Dict(
         keys=ma.fields.String(),
         values=ma.fields.String(),
         required=True,
-        metadata={"description": "decimals in text, by input name"},
+        metadata={
+            "description": "decimals in text, by input name",
+            "example": {"distance_km": "2.5"},
+        },
     )
 
 
@@ -61,9 +75,7 @@ class BatchSchema(ma.Schema):
 
     batch_id = ma.fields.String(
         required=True,
-        validate=ma.validate.Regexp(
-            r"[A-Za-z0-9._-]{1,64}\Z", error="must be 1 to 64 of A-Z a-z 0-9 . _ -"
-        ),
+        validate=Pattern("^[A-Za-z0-9._-]{1,64}$", error="must be 1 to 64 of A-Z a-z 0-9 . _ -"),
     )
     activities = _Activities(
         ma.fields.Nested(ActivitySchema),
@@ -82,14 +94,14 @@ class OutcomeSchema(ma.Schema):
         required=True,
         validate=ma.validate.OneOf(["accepted", "duplicate", "unclaimed", "rejected", "reversed"]),
     )
-    entry_id = ma.fields.String()
-    reduction_mg = ma.fields.String()
-    points = ma.fields.String()
-    waiting_points = ma.fields.String()
-    withheld_points = ma.fields.String()
-    reason = ma.fields.String()
-    code = ma.fields.String()
-    detail = ma.fields.String()
+    entry_id = _text("of an accepted or duplicate one", required=False)
+    reduction_mg = _text("milligrams of CO2e", required=False)
+    points = _text("credited now", required=False)
+    waiting_points = _text("earned; paid in order once the budget is funded", required=False)
+    withheld_points = _text("above a cap, not given", required=False)
+    reason = _text("WAITING_FOR_BUDGET or CAP_REACHED, why points are fewer", required=False)
+    code = _text("why it was rejected, for programs", required=False)
+    detail = _text("why it was rejected, as a sentence", required=False)
 
 
 class ReceiptSchema(ma.Schema):
@@ -97,7 +109,12 @@ class ReceiptSchema(ma.Schema):
 
     batch_id = ma.fields.String(required=True)
     received_at = ma.fields.String(required=True)
-    counts = ma.fields.Dict(keys=ma.fields.String(), values=ma.fields.Integer(), required=True)
+    counts = ma.fields.Dict(
+        keys=ma.fields.String(),
+        values=ma.fields.Integer(),
+        required=True,
+        metadata={"description": "activities by outcome"},
+    )
     outcomes = ma.fields.List(ma.fields.Nested(OutcomeSchema), required=True)
 
 
@@ -159,7 +176,13 @@ def _receipt(stored: bytes) -> Response:
     return made
 
 
-@blp.serve("PUT", "/activities/<path:activity_id>/correction", gives=OutcomeSchema, guard=signed)
+@blp.serve(
+    "PUT",
+    "/activities/<path:activity_id>/correction",
+    gives=OutcomeSchema,
+    guard=signed,
+    raw={"application/json": {"anyOf": [ActivitySchema, {"type": "null"}]}},
+)
 def put_correction(activity_id: str) -> Response:
     """更正 · Put another activity in the place of a credited one, or void it.
 
@@ -167,9 +190,7 @@ def put_correction(activity_id: str) -> Response:
     first entry is reversed and a new one issued; the same correction again changes nothing.
     """
     here = wired()
-    if request.mimetype != "application/json":
-        raise Problem("CONTENT_TYPE", "send the body as application/json")
-    replacement = read_json(request.get_data())
+    replacement = read_body(request)
     parts = (here.engine, here.vault, here.registry, g.provider, activity_id, replacement)
     return answer(correct(*parts, here.clock()))
 
@@ -185,13 +206,14 @@ def get_unclaimed(args: dict[str, Any]) -> Response:
     return answer(page(items, more))
 
 
-@blp.serve("POST", "/echo-signature", gives=EchoSchema)
+@blp.serve("POST", "/echo-signature", gives=EchoSchema, raw={"*/*": {}})
 def echo_signature() -> Response:
     """签名调试 · Which lines this server signs for the request as it arrived.
 
     Takes any body; the header must read but need not verify. The body is answered as its length and
     SHA-256 only, and nothing is stored.
     """
+    limits.spend(limits.PUBLIC, request.remote_addr or "-")
     header, arrived = parse_signature(request.headers.get("Authorization")), received()
     message = canonical_request(
         arrived.method, arrived.path_query, header.timestamp, header.nonce, arrived.body

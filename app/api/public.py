@@ -1,4 +1,4 @@
-"""For everybody, without login: the log as C2SP tlog-tiles, its proofs, scenarios and budgets."""
+"""For everybody, without login: the city's figures, proofs, scenarios and budgets."""
 
 from __future__ import annotations
 
@@ -6,26 +6,23 @@ from dataclasses import replace
 from typing import Any
 
 import marshmallow as ma
-from flask import Blueprint as FlaskBlueprint
 from flask import Response, request
 
 from app import limits
-from app.api.wire import Blueprint, answer, plain_text
+from app.api.wire import FOREVER, Blueprint, Pattern, answer, plain_text, stamp
 from app.errors import Problem
 from app.flows import prove
 from app.store import gauges
-from app.store import log as log_store
 from app.store.db import snapshot
 from app.wiring import wired
-from ledger.errors import Malformed
-from ledger.keys import policy
+from ledger.accounts import Account, AccountKind
 from ledger.text import base64
-from ledger.tiles import ENTRIES, WIDTH, Tile
+from scenarios import AREAS
 
-_FOREVER = "public, max-age=31536000, immutable"
-_ENTRY_ID = ma.validate.Regexp(r"[0-9a-f]{32}\Z", error="must be 32 lower-case hex digits")
+_ENTRY_ID = Pattern("^[0-9a-f]{32}$", error="must be 32 lower-case hex digits")
 
-log = FlaskBlueprint("log", __name__, url_prefix="/log")
+_UNSEALED = {"sealed_at": None, "sealed_date": None}
+
 blp = Blueprint(
     "public",
     __name__,
@@ -34,51 +31,10 @@ blp = Blueprint(
 )
 
 
-@log.before_request
 @blp.before_request
 def count() -> None:
     """Count the request against its sender's address."""
     limits.spend(limits.PUBLIC, request.remote_addr or "-")
-
-
-@log.get("/checkpoint")
-def get_checkpoint() -> Response:
-    """The newest signed checkpoint (c2sp.org/tlog-checkpoint)."""
-    with wired().engine.connect() as tx:
-        note = log_store.latest_checkpoint(tx)
-    if note is None:
-        raise Problem("NOT_FOUND", "nothing was sealed yet")
-    return plain_text(note)
-
-
-@log.get("/tile/<path:place>")
-def get_tile(place: str) -> Response:
-    """A tile of hashes (c2sp.org/tlog-tiles). Entry bundles are the auditor's, not the public's."""
-    try:
-        tile = Tile.parse(f"tile/{place}")
-    except Malformed:
-        raise Problem("NOT_FOUND", "this is not the path of a tile") from None
-    if tile.level == ENTRIES:
-        raise Problem("NOT_FOUND", "entries are not public; an export holds them")
-    with wired().engine.connect() as tx:
-        hashes = log_store.read_tile(tx, tile)
-    if not hashes:
-        raise Problem("NOT_FOUND", "the log has not grown so far")
-    made = Response(hashes, mimetype="application/octet-stream")
-    made.headers["Cache-Control"] = _FOREVER if tile.width == WIDTH else "public, max-age=60"
-    return made
-
-
-@log.get("/keys")
-def get_keys() -> Response:
-    """The log's verifier keys, one a line (c2sp.org/signed-note)."""
-    return plain_text("".join(f"{key.vkey}\n" for key in wired().vault.ring.verifiers))
-
-
-@log.get("/policy")
-def get_policy() -> Response:
-    """Whom to trust (c2sp.org/tlog-policy)."""
-    return plain_text(policy(wired().vault.ring.verifiers))
 
 
 class EntryArgs(ma.Schema):
@@ -126,6 +82,25 @@ class ScenariosSchema(ma.Schema):
     """The registry."""
 
     items = ma.fields.List(ma.fields.Nested(ScenarioSchema), required=True)
+
+
+class AreaSchema(ma.Schema):
+    """Carbon avoided in one of the seven areas."""
+
+    area = ma.fields.String(required=True)
+    reduction_mg = ma.fields.String(required=True)
+
+
+class FiguresSchema(ma.Schema):
+    """The sealed log in figures; what was written since its last checkpoint is not in them."""
+
+    log_size = ma.fields.String(required=True, metadata={"description": "entries"})
+    sealed_at = ma.fields.String(
+        required=True, allow_none=True, metadata={"description": "when the last checkpoint was"}
+    )
+    sealed_date = ma.fields.String(required=True, allow_none=True)
+    reduction_mg = ma.fields.String(required=True, metadata={"description": "CO2e, all years"})
+    areas = ma.fields.List(ma.fields.Nested(AreaSchema), required=True)
 
 
 class BudgetSchema(ma.Schema):
@@ -195,18 +170,40 @@ def get_scenarios() -> Response:
     return answer({"items": items})
 
 
-@blp.serve("GET", "/scenarios/<scenario>/versions/<int:number>", gives={"type": "object"})
-def get_version(scenario: str, number: int) -> Response:
+@blp.serve("GET", "/scenarios/<scenario>/versions/<number>", gives={"type": "object"})
+def get_version(scenario: str, number: str) -> Response:
     """方法学版本 · An edition's published bytes; their SHA-256 is the digest that entries name."""
     here = wired()
     with here.engine.connect() as tx:
         catalogue = here.registry.current(tx)
     editions = catalogue.versions(scenario) if scenario in catalogue.scenarios else ()
-    if not 1 <= number <= len(editions):
+    edition = next((one for one in editions if str(one.number) == number), None)
+    if edition is None:
         raise Problem("NOT_FOUND", "there is no such edition")
-    made = Response(editions[number - 1].canonical(), mimetype="application/json")
-    made.headers["Cache-Control"] = _FOREVER
+    made = Response(edition.canonical(), mimetype="application/json")
+    made.headers["Cache-Control"] = FOREVER
     return made
+
+
+@blp.serve("GET", "/figures", gives=FiguresSchema)
+def get_figures() -> Response:
+    """全市数字 · How much carbon the sealed log accounts for, by area."""
+    here = wired()
+    with snapshot(here.engine) as tx:
+        size, sealed_at = gauges.sealed(tx)
+        sums = gauges.reductions(tx)
+        names = here.registry.current(tx).scenarios
+    areas = dict.fromkeys(AREAS, 0)
+    for name in names:
+        areas[name.partition(".")[0]] += sums.get(Account(AccountKind.REDUCTION, name).key, 0)
+    return answer(
+        {
+            "log_size": str(size),
+            **(stamp("sealed", sealed_at) if sealed_at else _UNSEALED),
+            "reduction_mg": str(sum(areas.values())),
+            "areas": [{"area": area, "reduction_mg": str(mg)} for area, mg in areas.items()],
+        }
+    )
 
 
 @blp.serve("GET", "/budgets", gives=BudgetsSchema)

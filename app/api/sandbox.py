@@ -7,7 +7,7 @@ from typing import Any
 import marshmallow as ma
 from flask import Response
 
-from app.api.wire import Blueprint, answer
+from app.api.wire import Blueprint, Pattern, answer
 from app.auth import ACCESS_TOKEN_S, issue_access_token
 from app.errors import Problem
 from app.store import statements
@@ -28,7 +28,7 @@ class LoginSchema(ma.Schema):
 
     resident = ma.fields.String(
         required=True,
-        validate=ma.validate.Regexp(r"[0-9a-f]{32}\Z", error="must be 32 lower-case hex digits"),
+        validate=Pattern("^[0-9a-f]{32}$", error="must be 32 lower-case hex digits"),
     )
 
 

@@ -24,6 +24,7 @@ from app.config import CITY_ZONE
 from app.errors import Problem, field_errors
 
 MAX_PAGE = 50
+FOREVER = "public, max-age=31536000, immutable"  # Cache-Control of what never changes
 _INT_DIGITS = 20  # int64 has 19 and a sign
 
 
@@ -130,15 +131,37 @@ _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 _DECODER = json.JSONDecoder(object_pairs_hook=_object, parse_int=_integer)
 
 
+def read_body(req: Request) -> Any:
+    """The JSON of a request's body. Raises Problem CONTENT_TYPE, JSON_MALFORMED."""
+    if req.mimetype != "application/json":
+        raise Problem("CONTENT_TYPE", "send the body as application/json")
+    if req.headers.get("Content-Encoding", "identity").lower() != "identity":
+        raise Problem(
+            "CONTENT_TYPE",
+            "send the body as it is signed, without a Content-Encoding",
+            headers={"Accept-Encoding": "identity"},
+        )
+    return read_json(req.get_data())
+
+
+class Pattern(ma.validate.Regexp):
+    """All of a text matches. The expression stands in the OpenAPI document as it is, where it is
+    read as ECMA-262: so it is anchored with ^ and $, and `\\Z` is not used."""
+
+    def __call__(self, value: Any) -> Any:
+        expression: re.Pattern[Any] = self.regex
+        if not expression.fullmatch(value):  # unlike match, this lets no newline in before the $
+            raise ma.ValidationError(self._format_error(value))
+        return value
+
+
 class Arguments(FlaskParser):
     """webargs with our reading of bodies, unknown names refused everywhere, and our errors."""
 
     DEFAULT_UNKNOWN_BY_LOCATION = {"json": ma.RAISE, "query": ma.RAISE}  # noqa: RUF012 (webargs' own form)
 
     def load_json(self, req: Request, schema: ma.Schema) -> Any:
-        if req.mimetype != "application/json":
-            raise Problem("CONTENT_TYPE", "send the body as application/json")
-        return read_json(req.get_data())
+        return read_body(req)
 
     def handle_error(
         self,
@@ -176,14 +199,16 @@ class Blueprint(SmorestBlueprint):
         method: str,
         rule: str,
         *,
-        gives: type[ma.Schema] | dict[str, str],
+        gives: type[ma.Schema] | dict[str, Any],
         media: str = "application/json",
         guard: Callable[[View], View] | None = None,
         query: type[ma.Schema] | None = None,
         body: type[ma.Schema] | None = None,
+        raw: dict[str, Any] | None = None,
     ) -> Callable[[View], View]:
         """A route with its documents. Who asks is settled before a byte of the body is parsed;
-        `gives` describes the answer, which the view writes itself."""
+        `gives` describes the answer, which the view writes itself. `raw` is the content (media
+        type to schema) of a body that the view reads itself."""
 
         def register(view: View) -> View:
             made: View = view
@@ -193,6 +218,9 @@ class Blueprint(SmorestBlueprint):
                 made = self.arguments(query, location="query")(made)
             if guard is not None:
                 made = self.doc(security=[{_SCHEMES[guard]: []}])(guard(made))
+            if raw is not None:
+                content = {kind: {"schema": schema} for kind, schema in raw.items()}
+                made = self.doc(requestBody={"required": True, "content": content})(made)
             made = self.alt_response(200, schema=gives, content_type=media, success=True)(made)
             self.add_url_rule(rule, None, made, methods=[method])
             return made

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import NamedTuple
 
 from sqlalchemy import Connection, text
@@ -37,6 +38,23 @@ def backlog(tx: Connection) -> Backlog:
         )
     ).one()
     return Backlog(*row)
+
+
+def sealed(tx: Connection) -> tuple[int, datetime | None]:
+    """The log's size, and when its last checkpoint was signed (None before the first)."""
+    row = tx.execute(
+        text("SELECT size, (SELECT max(sealed_at) FROM checkpoints) AS at FROM log_head")
+    ).one()
+    return row.size, row.at
+
+
+def reductions(tx: Connection) -> dict[bytes, int]:
+    """Milligrams of CO2e by the key of each scenario's reduction account, as far as sealed."""
+    rows = tx.execute(
+        text("SELECT account, -amount AS mg FROM open_balances WHERE account_kind = :kind"),
+        {"kind": AccountKind.REDUCTION.code},
+    )
+    return {row.account: int(row.mg) for row in rows}
 
 
 # 5 is AccountKind.BUDGET, spelled out so that the planner sees the partial index's own condition.

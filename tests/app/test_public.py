@@ -6,7 +6,7 @@ from hashlib import sha256
 
 import pytest
 
-from app.api.public import BudgetsSchema, ConsistencySchema, ScenariosSchema
+from app.api.public import BudgetsSchema, ConsistencySchema, FiguresSchema, ScenariosSchema
 from ledger import checkpoint
 from ledger.merkle import verify_consistency
 from ledger.note import Verifier
@@ -102,3 +102,25 @@ def test_budgets_add_up(client, provider, rider, ride):
 def test_an_unknown_entry_has_no_proof(client):
     answer = client.get(f"/api/v1/log/proof?entry={'ab' * 16}")
     assert (answer.status_code, answer.json["code"]) == (404, "ENTRY_UNKNOWN")
+
+
+def test_the_figures_add_up_to_what_was_sealed(client, city, provider, rider, ride):
+    empty = client.get("/api/v1/figures").json
+    assert FiguresSchema().validate(empty) == {}
+    assert (empty["log_size"], empty["sealed_at"], empty["reduction_mg"]) == ("0", None, "0")
+    eaten = ride(2, scenario="food.clean_plate", quantities={"count": "1"})
+    provider.batch("b1", ride(1), eaten)
+    assert client.get("/api/v1/figures").json == empty  # nothing is told before it can be proved
+    size = city.sealer.seal(city.clock())
+    body = client.get("/api/v1/figures").json
+    assert FiguresSchema().validate(body) == {}
+    assert (body["log_size"], body["sealed_date"]) == (str(size), "2026-11-22")
+    areas = {one["area"]: one["reduction_mg"] for one in body["areas"]}
+    assert len(areas) == 7
+    assert (areas["travel"], areas["food"], body["reduction_mg"]) == ("625000", "144000", "769000")
+
+
+@pytest.mark.parametrize("number", ["9" * 5000, "01", "１", "-1", "1.0", "x"])
+def test_a_number_that_no_edition_has_is_not_found(client, number):
+    answer = client.get(f"/api/v1/scenarios/travel.bike_shared/versions/{number}")
+    assert (answer.status_code, answer.json["code"]) == (404, "NOT_FOUND")

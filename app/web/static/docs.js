@@ -1,91 +1,81 @@
 // Draws /openapi.json as a readable page: tags, operations, parameters, bodies, answers.
-"use strict";
+import { make, prose, read, row } from "./dom.js";
 
 const METHODS = ["get", "put", "post", "delete"];
+const WHO = { provider: "运营方签名", resident: "居民令牌（Bearer）" };
+const DEEP = 3;
 
-// Everything from the document goes in as text, never as markup.
-function make(tag, text, ...children) {
-  const node = document.createElement(tag);
-  if (text) node.textContent = text;
-  node.append(...children);
-  return node;
-}
+let spec;
 
-function follow(spec, value) {
-  if (!value || !value.$ref) return value || {};
+function follow(value) {
+  if (!value?.$ref) return value ?? {};
   return value.$ref.slice(2).split("/").reduce((at, key) => at[key], spec);
 }
 
-function kindOf(spec, schema) {
+function kindOf(schema) {
   if (schema.$ref) return schema.$ref.split("/").pop();
-  if (schema.type === "array") return kindOf(spec, schema.items || {}) + "[]";
-  const kind = [].concat(schema.type || "any").join(" | ");
+  if (schema.anyOf) return schema.anyOf.map(kindOf).join(" | ");
+  if (schema.type === "array") return `${kindOf(schema.items ?? {})}[]`;
+  const kind = [].concat(schema.format ?? schema.type ?? "any").join(" | ");
   return schema.enum ? `${kind}: ${schema.enum.join(", ")}` : kind;
 }
 
 function table(rows) {
-  const body = make("tbody");
-  for (const cells of rows) body.append(make("tr", "", ...cells.map((cell) => make("td", cell))));
-  return make("table", "", body);
+  const head = make("tr", {}, ...["名称", "类型", "说明"].map((name) => make("th", {}, name)));
+  return make("div", { className: "wide" },
+    make("table", {}, make("thead", {}, head), make("tbody", {}, ...rows.map((cells) => row(cells)))));
 }
 
-function fields(spec, schema, depth = 0, prefix = "") {
-  const found = follow(spec, schema);
-  if (found.type === "array") return fields(spec, found.items, depth, prefix);
-  const rows = [];
-  for (const [name, inner] of Object.entries(found.properties || {})) {
-    const required = (found.required || []).includes(name);
-    rows.push([prefix + name, kindOf(spec, inner), required ? "required" : "", inner.description || ""]);
-    if (depth < 3) rows.push(...fields(spec, inner, depth + 1, `${prefix}${name}.`));
-  }
-  return rows;
+function fields(schema, depth = 0, prefix = "") {
+  const found = follow(schema);
+  if (found.anyOf) return found.anyOf.flatMap((one) => fields(one, depth, prefix));
+  if (found.type === "array") return fields(found.items, depth, `${prefix.slice(0, -1)}[].`);
+  return Object.entries(found.properties ?? {}).flatMap(([name, inner]) => {
+    const needed = found.required?.includes(name) ? "" : "（可缺）";
+    const own = [make("code", {}, prefix + name), kindOf(inner) + needed, inner.description ?? ""];
+    return [own, ...(depth < DEEP ? fields(inner, depth + 1, `${prefix}${name}.`) : [])];
+  });
 }
 
-function contents(spec, label, holder) {
-  const nodes = [];
-  for (const [type, media] of Object.entries(holder.content || {})) {
-    nodes.push(make("p", `${label}: ${type}`));
-    const rows = media.schema ? fields(spec, media.schema) : [];
-    if (rows.length) nodes.push(table(rows));
-  }
-  return nodes;
+function contents(label, holder) {
+  return Object.entries(holder.content ?? {}).flatMap(([type, media]) => {
+    const rows = media.schema ? fields(media.schema) : [];
+    return [make("h4", {}, `${label} `, make("code", {}, type)), ...(rows.length ? [table(rows)] : [])];
+  });
 }
 
-function operation(spec, method, path, item) {
-  const node = make("details");
-  const head = make("summary", "", make("b", method.toUpperCase()), make("code", path));
-  node.append(make("summary", "", ...head.childNodes, " ", make("span", item.summary || "")));
-  if (item.description) node.append(make("p", item.description));
-  for (const need of item.security || []) node.append(make("p", `Auth: ${Object.keys(need).join(", ")}`));
-  const parameters = (item.parameters || []).map((one) => follow(spec, one));
-  if (parameters.length) {
-    node.append(make("p", "Parameters"), table(parameters.map((one) => [
-      one.name, one.in, kindOf(spec, one.schema || {}), one.required ? "required" : "", one.description || "",
-    ])));
-  }
-  if (item.requestBody) node.append(...contents(spec, "Body", item.requestBody));
-  for (const [status, answer] of Object.entries(item.responses || {})) {
-    const found = follow(spec, answer);
-    node.append(make("p", `${status} ${found.description || ""}`), ...contents(spec, "Answer", found));
-  }
-  return node;
+function operation(method, path, item) {
+  const needs = (item.security ?? []).flatMap(Object.keys).map((name) => WHO[name] ?? name);
+  const parameters = (item.parameters ?? []).map(follow);
+  const shown = Object.entries(item.responses ?? {}).filter(([status]) => status.startsWith("2"));
+  return make("details", {},
+    make("summary", {}, make("b", {}, method.toUpperCase()), " ", make("code", {}, path), " ",
+      make("span", {}, ...prose(item.summary ?? ""))),
+    ...(item.description ?? "").split("\n\n").map((text) => make("p", {}, ...prose(text))),
+    ...(needs.length ? [make("p", { className: "quiet" }, `认证：${needs.join("，")}`)] : []),
+    ...(parameters.length ? [make("h4", {}, "参数"), table(parameters.map((one) => [
+      make("code", {}, one.name), `${kindOf(one.schema ?? {})}${one.required ? "" : "（可缺）"}`, one.description ?? "",
+    ]))] : []),
+    ...(item.requestBody ? contents("请求体", item.requestBody) : []),
+    ...shown.flatMap(([status, answer]) => contents(`应答 ${status}`, follow(answer))));
 }
 
-async function draw() {
-  const spec = await (await fetch("/openapi.json")).json();
-  document.getElementById("title").textContent = spec.info.title;
-  document.getElementById("about").textContent = spec.info.description || "";
-  const main = document.getElementById("operations");
-  for (const tag of spec.tags || []) {
-    main.append(make("h2", tag.name), make("p", tag.description || ""));
-    for (const [path, methods] of Object.entries(spec.paths)) {
-      const shared = methods.parameters || [];
-      for (const method of METHODS.filter((name) => methods[name])) {
-        const item = { ...methods[method], parameters: shared.concat(methods[method].parameters || []) };
-        if ((item.tags || []).includes(tag.name)) main.append(operation(spec, method, path, item));
-      }
-    }
-  }
+function section(tag) {
+  const [zh, rest] = (tag.description ?? tag.name).split("：");
+  const title = make("h2", { id: tag.name }, rest ? zh : tag.name, " ", make("small", { lang: "en" }, tag.name));
+  const operations = Object.entries(spec.paths).flatMap(([path, methods]) => METHODS
+    .filter((method) => methods[method]?.tags?.includes(tag.name))
+    .map((method) => operation(method, path, {
+      ...methods[method],
+      parameters: [...(methods.parameters ?? []), ...(methods[method].parameters ?? [])],
+    })));
+  return [title, make("p", {}, rest ?? ""), ...operations];
 }
 
-draw();
+spec = await read("/openapi.json");
+document.getElementById("operations").append(...spec.tags.flatMap(section));
+document.getElementById("contents").append(
+  ...[...document.querySelectorAll("h2")].map((h2) => make("a", { href: `#${h2.id}` }, h2.firstChild.textContent)));
+const { items } = await read("/problems");
+document.querySelector("#problems tbody").append(
+  ...items.map((one) => row([make("code", {}, one.code), String(one.status), one.title])));
