@@ -5,7 +5,8 @@ from __future__ import annotations
 import fcntl
 import itertools
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -84,25 +85,38 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Config:
     )
 
 
+@pytest.fixture(scope="session")
+def database(servers: Config) -> Callable[[Path], AbstractContextManager[Config]]:
+    """Makes a fresh, migrated, empty database: `with database(folder) as config`. The copy of the
+    last checkpoint goes into the folder."""
+
+    @contextmanager
+    def made(folder: Path) -> Iterator[Config]:
+        name = f"t_{os.getpid()}_{next(_numbers)}"
+        assert servers.owner_url
+        assert servers.database_url
+        template = servers.owner_url.replace("/template_puhui?", "/postgres?").replace(
+            "puhui_owner@", "postgres@"
+        )
+        admin = psycopg.connect(template.replace("+psycopg", ""), autocommit=True)
+        admin.execute(f"CREATE DATABASE {name} TEMPLATE template_puhui OWNER puhui_owner")
+        yield replace(
+            servers,
+            head_file=folder / "head",
+            database_url=servers.database_url.replace("/template_puhui?", f"/{name}?"),
+            owner_url=servers.owner_url.replace("/template_puhui?", f"/{name}?"),
+        )
+        admin.execute(f"DROP DATABASE {name} WITH (FORCE)")
+        admin.close()
+
+    return made
+
+
 @pytest.fixture
-def config(servers: Config, tmp_path: Path) -> Iterator[Config]:
+def config(database, tmp_path: Path) -> Iterator[Config]:
     """Settings of a fresh, migrated, empty database."""
-    name = f"t_{os.getpid()}_{next(_numbers)}"
-    assert servers.owner_url
-    assert servers.database_url
-    template = servers.owner_url.replace("/template_puhui?", "/postgres?").replace(
-        "puhui_owner@", "postgres@"
-    )
-    admin = psycopg.connect(template.replace("+psycopg", ""), autocommit=True)
-    admin.execute(f"CREATE DATABASE {name} TEMPLATE template_puhui OWNER puhui_owner")
-    yield replace(
-        servers,
-        head_file=tmp_path / "head",
-        database_url=servers.database_url.replace("/template_puhui?", f"/{name}?"),
-        owner_url=servers.owner_url.replace("/template_puhui?", f"/{name}?"),
-    )
-    admin.execute(f"DROP DATABASE {name} WITH (FORCE)")
-    admin.close()
+    with database(tmp_path) as made:
+        yield made
 
 
 @pytest.fixture
