@@ -13,7 +13,7 @@ from ledger.audit import Report, audit
 from ledger.encoding import commit, parse
 from ledger.entries import Entry, Kind
 from ledger.errors import LedgerError, Malformed, Unverified
-from ledger.export import Fault, verifiers
+from ledger.export import verifiers
 from ledger.note import Verifier
 
 UNTRUSTED = (
@@ -49,8 +49,8 @@ def _audit(arguments: Sequence[str]) -> int:
             trusted=trusted,
             progress=_progress,
         )
-    except Fault as fault:
-        _say(f"{fault.code} {fault}")
+    except LedgerError as error:
+        _say(f"{error.code} {error}")
         return 1
     _say(*_table(report), "Everything holds.")
     if not trusted:
@@ -66,11 +66,10 @@ def _table(report: Report) -> list[str]:
     if report.since is not None:
         rows.append(("extends the log of", f"{report.since} entries"))
     if report.recomputed is not None:
-        missing = report.issues - report.recomputed
         rows.append(("claims recomputed", str(report.recomputed)))
-        rows.append(
-            ("not recomputable", f"{missing} (no opening in the export, as for an erased person)")
-        )
+        erased = report.issues - report.recomputed - report.missing
+        rows.append(("  no opening", f"{erased} (their residents were erased)"))
+        rows.append(("  no opening", f"{report.missing} (no erasure in this log says why)"))
     return [f"{name:<20} {value}" for name, value in rows]
 
 

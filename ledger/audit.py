@@ -4,9 +4,10 @@
 2. Every bundle: its entries' hashes are the tile's, each entry has the form its kind allows.
 3. Every entry, in leaf order, is one the ``Book`` takes; every tile follows from those below.
 4. The root is the checkpoint's.
-5. The scenario files are those that were published.
-6. An older checkpoint is of the same tree, if one is given.
-7. With openings, each reduction and each point follows from its rule.
+5. A key the caller trusts signed it, or one that such a key handed over to in this log.
+6. The scenario files are those that were published.
+7. An older checkpoint is of the same tree, if one is given.
+8. With openings, each reduction and each point follows from its rule.
 
 Step 2 is most of the work and runs in worker processes. Memory stays flat apart from the
 balances and 22 bytes an entry for its id.
@@ -50,6 +51,7 @@ class Report:
     versions: int
     issues: int  # entries that cite a rule
     recomputed: int | None  # of these, the ones opened and recomputed; None without openings
+    missing: int  # of the others, those whose resident this log does not say was erased
     since: int | None  # size of the older checkpoint
 
 
@@ -69,23 +71,26 @@ def audit(
     knows them: without any, the keys in the export only vouch for themselves.
     """
     export = Export(directory)
-    head = export.head(trusted)
+    head = export.head()
     replay = Replay(export, head.size)
     with _workers(jobs) as workers, _uncollected():
         _replay(export, replay, workers, head.size, progress)
         replay.check_tree(head)
+        keys = _followed(trusted or export.log_keys(), replay.rotations)
+        export.check_signed(head, keys)
         export.check_versions(replay.book.published)
-        old = _check_since(export, head, since, trusted or export.log_keys()) if since else None
-        recomputed = None
+        old = _check_since(export, head, since, keys) if since else None
+        recomputed, missing = None, 0
         if (directory / FILE).exists():
-            recomputed = _recompute(export, replay, workers, head.size, rules)
+            recomputed, missing = _recompute(export, replay, workers, head.size, rules)
     return Report(
         head=head,
         kinds=replay.kinds,
         balances=len(replay.book.balances),
         versions=len(replay.book.published),
-        issues=replay.issues,
+        issues=sum(replay.claims.values()),
         recomputed=recomputed,
+        missing=missing,
         since=old,
     )
 
@@ -144,6 +149,16 @@ def _replay(
         progress(replay.book.size, size)
 
 
+def _followed(
+    keys: tuple[Verifier, ...], rotations: list[tuple[Verifier, Verifier]]
+) -> tuple[Verifier, ...]:
+    known = list(keys)
+    for old, new in rotations:
+        if old in known and new not in known:
+            known.append(new)
+    return tuple(known)
+
+
 def _check_since(export: Export, head: Checkpoint, since: Path, keys: tuple[Verifier, ...]) -> int:
     try:
         old = open_checkpoint(since.read_bytes(), keys, head.origin)
@@ -160,15 +175,16 @@ def _check_since(export: Export, head: Checkpoint, since: Path, keys: tuple[Veri
     return old.size
 
 
-def _recompute(export: Export, replay: Replay, workers: _Workers, size: int, rules: str) -> int:
-    shards = [
-        workers.submit(
-            recompute, export.directory, size, rules, replay.reversals, shard, workers.count
-        )
-        for shard in range(workers.count)
-    ]
-    results = [shard.result() for shard in shards]
-    faults = [fault for _, fault in results if fault]
-    if faults:
-        raise min(faults, key=lambda fault: size if fault.leaf is None else fault.leaf)
-    return sum(count for count, _ in results)
+def _recompute(
+    export: Export, replay: Replay, workers: _Workers, size: int, rules: str
+) -> tuple[int, int]:
+    """How many openings held, and how many are missing without an erasure in this log."""
+    erased = frozenset(replay.book.erased)
+    known = (export.directory, size, rules, replay.reversals, erased)
+    shards = [workers.submit(recompute, *known, n, workers.count) for n in range(workers.count)]
+    counts, livings, faults = zip(*(shard.result() for shard in shards), strict=True)
+    if any(faults):
+        first = (fault for fault in faults if fault)
+        raise min(first, key=lambda fault: size if fault.leaf is None else fault.leaf)
+    due = sum(count for resident, count in replay.claims.items() if resident not in erased)
+    return sum(counts), due - sum(livings)

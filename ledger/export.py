@@ -10,16 +10,15 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ledger import keys, note
+from ledger import keys, note, plain
 from ledger.checkpoint import Checkpoint
 from ledger.checkpoint import open as open_checkpoint
 from ledger.entries import Entry
 from ledger.errors import LedgerError, Malformed, Unverified
 from ledger.merkle import HASH_BYTES, fold, leaf_hash
 from ledger.note import Verifier
+from ledger.plain import Plain
 from ledger.tiles import ENTRIES, WIDTH, Tile, decode_bundle
-
-KEPT_BUNDLES = 64
 
 
 class Fault(LedgerError):  # noqa: N818  (as in errors)
@@ -36,14 +35,13 @@ class Fault(LedgerError):  # noqa: N818  (as in errors)
         return f"{leaf}{self.where}: {self.what}"
 
 
-# An entry's id, kind, time, postings and detail as JSON has them, their form having been checked.
-JsonEntry = tuple[str, str, str, list[list[Any]], dict[str, Any]]
+JsonEntry = dict[str, Any]  # an entry as JSON has it, its form having been checked
 
 
 class Row(NamedTuple):
     """A bundle's entries and leaf hashes as far as they hold, and what ends them."""
 
-    entries: list[JsonEntry]
+    entries: list[Plain | JsonEntry]
     hashes: bytes
     fault: Fault | None
 
@@ -65,8 +63,8 @@ class Export:
         """The bytes of a tile or entry bundle."""
         return self.read(tile.path)
 
-    def head(self, trusted: tuple[Verifier, ...]) -> Checkpoint:
-        """The checkpoint, signed as log.vkey, the policy and the keys the caller trusts ask for."""
+    def head(self) -> Checkpoint:
+        """The checkpoint, signed as log.vkey and the policy ask for."""
         logs = self.log_keys()
         witnesses, quorum = self._policy(logs)
         signed = self.read("checkpoint")
@@ -77,8 +75,15 @@ class Export:
             signed_by = {(signature.name, signature.key_id) for signature in opened.verified}
             if len(signed_by & {(w.name, w.key_id) for w in witnesses}) < quorum:
                 raise Unverified(f"Fewer than {quorum} witnesses of the policy cosigned it.")
-            open_checkpoint(signed, logs)
-            return open_checkpoint(signed, trusted or logs)
+            return open_checkpoint(signed, logs)
+        except LedgerError as error:
+            raise Fault(None, "checkpoint", str(error)) from error
+
+    def check_signed(self, head: Checkpoint, keys: tuple[Verifier, ...]) -> None:
+        """Check that one of these keys of the log signed the checkpoint, which is ``head``."""
+        try:
+            if open_checkpoint(self.read("checkpoint"), keys) != head:
+                raise Malformed("The checkpoint changed while it was checked.")
         except LedgerError as error:
             raise Fault(None, "checkpoint", str(error)) from error
 
@@ -135,17 +140,15 @@ class Export:
             return Row([], b"", Fault(first, missing.where, missing.what))
         hashes = b"".join(map(leaf_hash, payloads))
         fault = self._differs(hashes, tile)
-        entries: list[JsonEntry] = []
+        if fault and fault.leaf is not None:
+            payloads = payloads[: fault.leaf - first]
+        entries: list[Plain | JsonEntry] = []
         for payload in payloads:
-            if fault and fault.leaf == first + len(entries):
-                return Row(entries, hashes, fault)
             try:
-                _, value = Entry.read(payload)
+                entries.append(plain.read(payload) or Entry.read(payload)[1])
             except LedgerError as error:
-                return Row(entries, hashes, Fault(first + len(entries), bundle.path, str(error)))
-            entries.append(
-                (value["id"], value["kind"], value["at"], value["postings"], value["detail"])
-            )
+                fault = Fault(first + len(entries), bundle.path, str(error))
+                break
         return Row(entries, hashes, fault)
 
     def _differs(self, hashes: bytes, tile: Tile) -> Fault | None:
@@ -163,24 +166,34 @@ class Export:
 
 
 class Leaves:
-    """Entries of an export by leaf index, read again from their bundles; a few stay decoded."""
+    """Entries of an export by leaf index, read again from bundles that were checked before.
+
+    It keeps its place in the last bundle: going up the leaves reads each bundle once.
+    """
 
     def __init__(self, export: Export, size: int) -> None:
         self._export = export
         self._size = size
-        self._bundles: dict[int, list[bytes]] = {}
+        self._index = -1
+        self._bundle = b""
+        self._at = self._start = 0  # an entry's number in the bundle, and where its length stands
 
     def entry(self, leaf: int) -> Entry:
         """The entry at a leaf index below the size."""
         index, at = divmod(leaf, WIDTH)
-        payloads = self._bundles.get(index)
-        if payloads is None:
-            bundle = Tile(ENTRIES, index, min(WIDTH, self._size - index * WIDTH))
-            payloads = decode_bundle(self._export.tile(bundle), bundle.width)
-            if len(self._bundles) == KEPT_BUNDLES:
-                del self._bundles[next(iter(self._bundles))]
-            self._bundles[index] = payloads
-        return Entry.parse(payloads[at])
+        if index != self._index:
+            self._bundle = self._export.read(bundle_path(leaf, self._size))
+            self._index, self._at, self._start = index, 0, 0
+        elif at < self._at:
+            self._at = self._start = 0
+        for _ in range(at - self._at):
+            self._start = self._end()
+        self._at = at
+        return Entry.parse(self._bundle[self._start + 2 : self._end()])
+
+    def _end(self) -> int:
+        start = self._start + 2
+        return start + int.from_bytes(self._bundle[self._start : start])
 
 
 def bundle_path(leaf: int, size: int) -> str:

@@ -6,7 +6,7 @@ claims are fed in leaf order per account, and processes share the work by accoun
 """
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Set
 from heapq import heappop, heappush
 from importlib import import_module
 from pathlib import Path
@@ -50,21 +50,29 @@ class Rules(Protocol):
 
 
 def recompute(
-    directory: Path, size: int, rules: str, reversals: Mapping[int, int], shard: int, shards: int
-) -> tuple[int, Fault | None]:
+    directory: Path,
+    size: int,
+    rules: str,
+    reversals: Mapping[int, int],
+    erased: Set[str],
+    shard: int,
+    shards: int,
+) -> tuple[int, int, Fault | None]:
     """Recompute the openings of the accounts of one shard: how many held, and the first fault.
 
+    The second number counts the openings of residents who are not among the ``erased``;
     ``reversals`` maps the leaf of a reversed entry to the leaf of its reversal.
     """
     export = Export(directory)
-    count = 0
+    count = living = 0
     try:
         replay = _load(rules, export)
-        for _ in _claims(export, size, replay, reversals, shard, shards):
+        for account in _claims(export, size, replay, reversals, shard, shards):
             count += 1
+            living += account.removeprefix("resident:") not in erased
     except Fault as fault:
-        return count, fault
-    return count, None
+        return count, living, fault
+    return count, living, None
 
 
 def _load(rules: str, export: Export) -> Rules:
@@ -83,7 +91,8 @@ def _claims(
     reversals: Mapping[int, int],
     shard: int,
     shards: int,
-) -> Iterator[Claim]:
+) -> Iterator[str]:
+    """Check claim after claim, and yield whose it is."""
     leaves = Leaves(export, size)
     undone: list[tuple[int, str, bytes]] = []  # reversals to come, the earliest first
     last = -1
@@ -98,9 +107,10 @@ def _claims(
         opening = text.encode()
         entry = leaves.entry(index)
         _check_opening(index, where, entry, account, commit(salt, opening))
-        yield _check_claim(index, where, entry, account, opening, replay)
+        _check_claim(index, where, entry, account, opening, replay)
         if index in reversals:
             heappush(undone, (reversals[index], account, opening))
+        yield account
     for leaf, account, opening in sorted(undone):
         _undo(replay, leaf, FILE, account, opening)
 
@@ -141,7 +151,7 @@ def _check_opening(index: int, where: str, entry: Entry, account: Any, commitmen
 
 def _check_claim(
     index: int, where: str, entry: Entry, account: str, opening: bytes, replay: Rules
-) -> Claim:
+) -> None:
     scenario, version, _ = entry.detail["rule"]
     try:
         claim = replay.claim(account, (scenario, version), opening)
@@ -153,7 +163,6 @@ def _check_claim(
     if due != credited:
         what = "The rules give {} {} mg, {} points, {} withheld".format(*due)
         raise Fault(index, where, what + "; the entry has {} {}, {}, {}.".format(*credited))
-    return claim
 
 
 def _undo(replay: Rules, leaf: int, where: str, account: str, opening: bytes) -> None:

@@ -2,7 +2,8 @@
 
 A range needs nothing of its neighbours, so worker processes check its hashes and the form of its
 entries; what must be in order, the ``Book`` and the tree above the leaves, follows in one
-process. Ranges travel as ``marshal`` bytes, which cost a quarter of pickled entries.
+process. Ranges travel as ``marshal`` bytes: a plain issue as the few numbers the book needs of
+it, any other entry whole.
 """
 
 import marshal
@@ -11,12 +12,15 @@ from collections.abc import Iterator, MutableMapping
 from pathlib import Path
 from typing import Any
 
-from ledger.accounts import ASSETS, Account
+from ledger import keys
+from ledger.accounts import ASSETS, account_of
 from ledger.book import Book
 from ledger.checkpoint import Checkpoint
 from ledger.entries import KINDS, Entry, Kind, Posting
 from ledger.errors import LedgerError
 from ledger.export import Export, Fault, JsonEntry, Leaves, bundle_path, tile_hash
+from ledger.note import Verifier
+from ledger.plain import Terms
 from ledger.tiles import WIDTH, Edge, Tile
 
 RECENT = 65536  # entries other than issues kept whole, for those that soon answer them
@@ -24,19 +28,29 @@ _INDEX_BYTES = 6
 _ID_BYTES = 16
 _ROW = _ID_BYTES + _INDEX_BYTES
 
+# A plain issue on its way: id, resident, place of its terms in the range's list, mg, points.
+_PlainRow = tuple[bytes, str, int, int, int]
+
 _posting = tuple.__new__  # the hot path: a named tuple is a tuple
 
 
 def check_range(directory: Path, size: int, first: int, last: int) -> bytes:
     """Check bundles ``first`` to ``last`` - 1 by themselves; the result is ``Replay.take``'s."""
     export = Export(directory)
-    entries: list[JsonEntry] = []
+    rows: list[_PlainRow | JsonEntry] = []
+    terms: dict[Terms, int] = {}
     roots, edge = b"", b""
     fault = None
     for index in range(first, last):
         width = min(WIDTH, size - index * WIDTH)
         row = export.row(index, width)
-        entries += row.entries
+        for entry in row.entries:
+            if isinstance(entry, dict):
+                rows.append(entry)
+            else:
+                key, resident, shared, reduction_mg, points, *_ = entry
+                at = terms.setdefault(shared, len(terms))
+                rows.append((bytes.fromhex(key), resident, at, reduction_mg, points))
         if row.fault:
             fault = row.fault.args
             break
@@ -44,7 +58,7 @@ def check_range(directory: Path, size: int, first: int, last: int) -> bytes:
             roots += tile_hash(row.hashes)
         else:
             edge = row.hashes
-    return marshal.dumps((entries, roots, edge, fault))
+    return marshal.dumps((rows, [tuple(shared) for shared in terms], roots, edge, fault))
 
 
 class Seen(MutableMapping[str, Entry]):
@@ -59,30 +73,33 @@ class Seen(MutableMapping[str, Entry]):
         self._recent: dict[str, Entry] = {}
         self._count = 0
 
-    def leaf(self, id: str) -> int | None:
-        """The leaf index of an id."""
-        row = self._rows[int(id[:4], 16)]
-        key = bytes.fromhex(id)
+    def leaf(self, key: bytes) -> int | None:
+        """The leaf index of an id, given as its 16 bytes."""
+        row = self._rows[key[0] << 8 | key[1]]
         at = row.find(key)
         while at % _ROW and at > 0:  # found across two rows
             at = row.find(key, at + 1)
         return None if at < 0 else int.from_bytes(row[at + _ID_BYTES : at + _ROW])
 
+    def add(self, key: bytes) -> None:
+        """Keep the id of the next leaf, given as its 16 bytes."""
+        row = self._rows[key[0] << 8 | key[1]]
+        row += key + self._count.to_bytes(_INDEX_BYTES)
+        self._count += 1
+
     def __contains__(self, id: object) -> bool:
-        return isinstance(id, str) and self.leaf(id) is not None
+        return isinstance(id, str) and self.leaf(bytes.fromhex(id)) is not None
 
     def __getitem__(self, id: str) -> Entry:
         if id in self._recent:
             return self._recent[id]
-        leaf = self.leaf(id)
+        leaf = self.leaf(bytes.fromhex(id))
         if leaf is None:
             raise KeyError(id)
         return self._leaves.entry(leaf)
 
     def __setitem__(self, id: str, entry: Entry) -> None:
-        row = self._rows[int(id[:4], 16)]
-        row += bytes.fromhex(id) + self._count.to_bytes(_INDEX_BYTES)
-        self._count += 1
+        self.add(bytes.fromhex(id))
         if entry.kind is not Kind.ISSUE:
             if len(self._recent) == RECENT:
                 del self._recent[next(iter(self._recent))]
@@ -104,52 +121,63 @@ class Replay:
     def __init__(self, export: Export, size: int) -> None:
         self._export = export
         self._size = size
-        self._seen = Seen(Leaves(export, size))
+        self._leaves = Leaves(export, size)
+        self._seen = Seen(self._leaves)
         self._upper = Edge()  # the tree above level 0: its leaves are the full tiles' hashes
         self._edge = b""
-        self._accounts: dict[str, Account] = {}  # one object an account, however often it is named
         self.book = Book(self._seen)
         self.kinds: Counter[str] = Counter()
-        self.issues = 0  # entries that cite a rule, so have an opening
+        self.claims: dict[str, int] = {}  # by resident, entries that cite a rule: with an opening
         self.reversals: dict[int, int] = {}  # leaf of the entry reversed -> leaf of the reversal
+        self.rotations: list[tuple[Verifier, Verifier]] = []  # old and new keys of the log
 
     def take(self, packed: bytes) -> None:
         """Take a range that ``check_range`` checked; raises ``Fault``."""
-        entries, roots, edge, fault = marshal.loads(packed)  # noqa: S302  (from our own worker)
-        for value in entries:
-            leaf = self.book.size
-            entry = self._entry(*value)
-            try:
-                self.book.apply(entry)
-            except LedgerError as error:
-                where = bundle_path(leaf, self._size)
-                raise Fault(leaf, where, f"{entry.kind} {entry.id}: {error}") from error
-            self._count(leaf, entry)
+        rows, terms, roots, edge, fault = marshal.loads(packed)  # noqa: S302  (our own worker's)
+        self._take_rows(rows, [Terms(*shared) for shared in terms])
         if fault:
             raise Fault(*fault)
         full, self._upper = self._upper.grow(roots)
         self._check_tiles(full)
         self._edge = edge
 
-    def _entry(
-        self, id: str, kind: str, at: str, lines: list[list[Any]], detail: dict[str, Any]
-    ) -> Entry:
-        postings = []
-        for name, asset, bucket, amount in lines:
-            account = self._accounts.get(name)
-            if account is None:
-                account = self._accounts[name] = Account.parse(name)
-            postings.append(_posting(Posting, (account, ASSETS[asset], bucket, amount)))
-        return Entry.trusted(id, KINDS[kind], at, tuple(postings), detail)
+    def _take_rows(self, rows: list[_PlainRow | JsonEntry], terms: list[Terms]) -> None:
+        credit, leaf_of, add, claims = (
+            self.book.credit,
+            self._seen.leaf,
+            self._seen.add,
+            self.claims,
+        )
+        plain = 0
+        for row in rows:
+            if isinstance(row, dict):
+                self._apply(_entry(row))
+                continue
+            key, resident, at, reduction_mg, points = row
+            if leaf_of(key) is None and credit(resident, terms[at], reduction_mg, points):
+                add(key)
+                claims[resident] = claims.get(resident, 0) + 1
+                plain += 1
+            else:
+                self._apply(self._leaves.entry(self.book.size))
+        self.kinds[Kind.ISSUE] += plain
 
-    def _count(self, leaf: int, entry: Entry) -> None:
+    def _apply(self, entry: Entry) -> None:
+        leaf = self.book.size
+        try:
+            self.book.apply(entry)
+        except LedgerError as error:
+            where = bundle_path(leaf, self._size)
+            raise Fault(leaf, where, f"{entry.kind} {entry.id}: {error}") from error
         self.kinds[entry.kind] += 1
-        if entry.kind is Kind.ISSUE:
-            self.issues += "rule" in entry.detail
+        if "rule" in entry.detail:
+            self.claims[entry.resident] = self.claims.get(entry.resident, 0) + 1
         elif entry.kind is Kind.REVERSE:
-            original = self._seen.leaf(entry.detail["reverses"])
+            original = self._seen.leaf(bytes.fromhex(entry.detail["reverses"]))
             if original is not None:
                 self.reversals[original] = leaf
+        elif entry.kind is Kind.KEY_ROTATED:
+            self.rotations.append(keys.verify_rotation(entry.detail))
 
     def check_tree(self, head: Checkpoint) -> None:
         """Check the partial tiles above the leaves and the root, once all ranges are taken."""
@@ -165,3 +193,12 @@ class Replay:
             if self._export.tile(tile) != data:
                 first = tile.index << 8 * (tile.level + 1)
                 raise Fault(first, tile.path, "The tile does not follow from those below it.")
+
+
+def _entry(value: dict[str, Any]) -> Entry:
+    postings = [
+        _posting(Posting, (account_of(name), ASSETS[asset], bucket, amount))
+        for name, asset, bucket, amount in value["postings"]
+    ]
+    kind = KINDS[value["kind"]]
+    return Entry.trusted(value["id"], kind, value["at"], tuple(postings), value["detail"])

@@ -203,6 +203,7 @@ def write_export(tmp_path: Path, log_key: Signer, witness_key: Signer) -> Callab
         openings: Iterable[Mapping[str, Any]] = (),
         versions: Mapping[str, bytes] = {f"{SCENARIO}/1": VERSION},
         name: str = "export",
+        signers: tuple[Signer, ...] = (log_key,),
     ) -> Path:
         files: dict[str, bytes] = {}
         full, edge = Edge().grow(b"".join(map(leaf_hash, payloads)))
@@ -211,10 +212,10 @@ def write_export(tmp_path: Path, log_key: Signer, witness_key: Signer) -> Callab
             bundle = payloads[first : first + WIDTH]
             place = Tile(ENTRIES, first // WIDTH, len(bundle))
             files[place.path] = encode_bundle(bundle)
-        ring = KeyRing((log_key,))
+        ring = KeyRing(signers)
         signed = ring.sign(Checkpoint(ring.origin, len(payloads), edge.root()))
         files["checkpoint"] = cosign(signed, witness_key, 1_790_000_000).encode()
-        files["log.vkey"] = f"{log_key.verifier.vkey}\n".encode()
+        files["log.vkey"] = "".join(f"{v.vkey}\n" for v in ring.verifiers).encode()
         files["policy"] = policy(ring.verifiers, (witness_key.verifier,), 1).encode()
         files |= {f"scenarios/{path}.json": data for path, data in versions.items()}
         if openings:

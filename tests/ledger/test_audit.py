@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from ledger import transfers
+from ledger import keys, transfers
 from ledger.accounts import Account, AccountKind, Asset
 from ledger.audit import audit
 from ledger.book import Book
@@ -18,6 +18,7 @@ from ledger.transfers import Rule
 from scenarios import Replay, load, opening
 
 A, BUDGET = f"{1:032x}", "b" * 32
+GONE, DEBTOR = "8" * 32, "9" * 32
 Write = Callable[..., Path]
 MakeTown = Callable[..., Any]
 
@@ -64,6 +65,42 @@ def test_a_key_of_ones_own_is_not_the_logs(make_town: MakeTown, write_export: Wr
     directory = write_export(payloads(make_town().entries))
     stranger = Signer.generate("log.test.example/puhui").verifier
     assert fault(directory, trusted=(stranger,)).where == "checkpoint"
+
+
+def rotate(town: Any, old: Signer, new: Signer) -> None:
+    detail = keys.rotation(old, new.verifier)
+    town.take(transfers.rotate_key(**town.stamp(), detail=detail))
+
+
+def test_a_trusted_key_is_followed_to_those_it_handed_over_to(
+    make_town: MakeTown, write_export: Write, log_key: Signer
+) -> None:
+    first, second, third = (Signer.generate(log_key.name) for _ in range(3))
+    town = make_town()
+    rotate(town, first, second)
+    old = write_export(payloads(town.entries), name="old", signers=(first, second)) / "checkpoint"
+    rotate(town, second, third)
+    new = write_export(payloads(town.entries), signers=(third,))
+    for trusted in (first, second, third):
+        assert audit(new, trusted=(trusted.verifier,)).head.size == len(town.entries)
+    assert audit(new, trusted=(first.verifier,), since=old).since == 3
+    assert fault(new, trusted=(log_key.verifier,)).where == "checkpoint"
+
+
+def test_a_key_that_handed_over_is_not_taken_on_anothers_word(
+    make_town: MakeTown, write_export: Write, log_key: Signer
+) -> None:
+    stranger, new = (Signer.generate(log_key.name) for _ in range(2))
+    town = make_town()
+    rotate(town, stranger, new)
+    rotate(town, new, log_key)
+    trusted = (stranger.verifier,)
+    assert audit(write_export(payloads(town.entries)), trusted=trusted).head.size == 4
+    town = make_town()
+    rotate(town, new, log_key)  # nobody trusted handed over to this key ...
+    rotate(town, stranger, new)  # ... at the time
+    late = write_export(payloads(town.entries), name="late")
+    assert fault(late, trusted=trusted).where == "checkpoint"
 
 
 def test_any_byte_changed_in_any_file_is_named(
@@ -113,13 +150,16 @@ def tamper(town: Any) -> dict[str, tuple[int, Entry]]:
     rule = {**issue.detail, "rule": [issue.detail["rule"][0], 9, "e" * 64]}
     wallet = {20_991_231: 5}
     late = transfers.hold(**stamp, resident=A, points=5, wallet=wallet, today=20260101)
-    debtor = transfers.adjust(
+    overdraft = transfers.adjust(
         **stamp, resident=A, budget=BUDGET, points=-(10**6), bucket=20270128, reason="none"
     )
     return {
         "an id twice": (last, issue),
+        "an issue to someone erased": (last, town.issue(GONE)),
+        "an issue out of another budget": (last, town.issue(A, budget="e" * 32)),
+        "an issue that repays nothing": (last, town.issue(DEBTOR, debt={})),
         "an overdrawn budget": (last, big),
-        "an overdrawn wallet": (last, debtor),
+        "an overdrawn wallet": (last, overdraft),
         "a hold resolved twice": (last, transfers.release(**stamp, hold=hold)),
         "a hold of points that are not there": (last, late),
         "a second reversal": (last, replace(reverse, id="e" * 32)),
@@ -133,6 +173,10 @@ def test_a_history_signed_by_the_log_itself_but_against_the_rules_is_named(
     make_town: MakeTown, write_export: Write
 ) -> None:
     town = make_town(11).live(300)
+    town.take(transfers.erase_subject(**town.stamp(), resident=GONE))
+    taken = town.take(town.issue(DEBTOR, 5))
+    town.take(town.hold(DEBTOR, 5))
+    town.take(town.reverse(taken))
     cases = tamper(town)
     for number, (what, (leaf, entry)) in enumerate(cases.items()):
         lie = write_export(payloads([*town.entries, entry]), name=f"lie{number}")
@@ -209,6 +253,28 @@ def test_claims_are_recomputed_from_their_openings(
     erased = write_export(payloads(town.entries), openings[5:], name="erased")
     report = audit(erased, rules=rules)
     assert (report.recomputed, report.issues) == (len(openings) - 5, len(openings))
+    assert report.missing == 5
+
+
+def test_missing_openings_are_told_apart_by_whether_an_erasure_says_why(
+    make_town: MakeTown, write_export: Write, rules: str
+) -> None:
+    town = make_town()
+    gone, *_ = people = [f"{number:032x}" for number in range(4)]
+    for who in people * 2:
+        town.take(town.issue(who, 3))
+    town.take(transfers.erase_subject(**town.stamp(), resident=gone))
+    kept = list(town.openings.values())
+    for lost, recomputed, missing in [
+        ([], 8, 0),
+        ([0, 4], 6, 0),
+        ([0, 4, 5], 5, 1),
+        ([5, 7], 6, 2),
+        ([0, 2, 3], 5, 2),
+    ]:
+        openings = [opening for at, opening in enumerate(kept) if at not in lost]
+        report = audit(write_export(payloads(town.entries), openings), rules=rules)
+        assert (report.issues, report.recomputed, report.missing) == (8, recomputed, missing)
 
 
 def test_a_credit_the_rules_do_not_give_is_named(

@@ -31,6 +31,7 @@ def test_an_audit_says_what_it_checked_and_that_its_key_proves_nothing(
     said = capsys.readouterr().out
     assert "entries              3" in said
     assert "claims recomputed    1" in said
+    assert "no opening         0 (no erasure in this log says why)" in said
     assert said.endswith(f"{UNTRUSTED}\n")
 
 

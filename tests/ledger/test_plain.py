@@ -1,0 +1,188 @@
+import random
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ledger import plain
+from ledger.accounts import AccountKind, Asset
+from ledger.book import Book
+from ledger.entries import Entry
+from ledger.errors import LedgerError
+from ledger.plain import Plain, Terms
+from ledger.transfers import Rule, erase_subject, granted, issue
+
+A, BUDGET = "a" * 32, "b" * 32
+HEX32 = st.integers(0, 2**128 - 1).map("{:032x}".format)
+AMOUNT = st.integers(1, 10**15 - 1)
+
+
+def an_issue(**more: Any) -> Entry:
+    known: dict[str, Any] = {
+        "id": "1" * 32, "at": "2026-11-22T00:12:11.123Z", "resident": A,
+        "rule": Rule("travel.bike_shared", 1, "d" * 64), "commitment": "c" * 64,
+        "reduction_mg": 1_320_000, "vintage": 2026, "points": 1320, "bucket": 20361130,
+        "budget": BUDGET,
+    }  # fmt: skip
+    return issue(**(known | more))
+
+
+def summary(entry: Entry) -> Plain:
+    """What a plain issue must be read as, worked out from the entry."""
+    buckets = {line.account.kind: line.bucket for line in entry.postings if line.amount > 0}
+    payers = [e.account.token for e in entry.postings if e.account.kind is AccountKind.BUDGET]
+    vintage = next(line.bucket for line in entry.postings if line.asset is Asset.CO2E)
+    expires = buckets[AccountKind.RESIDENT] if payers else 0
+    terms = Terms(*entry.detail["rule"], vintage, payers[0] if payers else "", expires)
+    points = granted(entry, Asset.POINT)
+    return Plain(entry.id, entry.resident, terms, granted(entry, Asset.CO2E), points)
+
+
+@given(HEX32, HEX32, AMOUNT, AMOUNT, st.integers(0, 9), st.sampled_from(["paid", "due", "none"]))
+def test_an_issue_that_repays_nothing_is_plain(
+    id: str, resident: str, reduction_mg: int, amount: int, withheld: int, how: str
+) -> None:
+    entry = an_issue(
+        id=id,
+        resident=resident,
+        reduction_mg=reduction_mg,
+        withheld=withheld,
+        points=amount if how == "paid" else 0,
+        awaiting=amount if how == "due" else 0,
+    )
+    assert plain.read(entry.payload()) == summary(entry)
+
+
+def test_of_a_history_the_issues_that_repay_nothing_are_plain_and_nothing_else_is(
+    make_town: Callable[..., Any],
+) -> None:
+    entries = make_town(7).live(600).entries
+    found = {entry.id for entry in entries if plain.read(entry.payload())}
+    debts = {AccountKind.DEBT, AccountKind.OWED}
+    assert found == {
+        entry.id
+        for entry in entries
+        if "rule" in entry.detail and not debts & {line.account.kind for line in entry.postings}
+    }
+    assert 100 < len(found) < len(entries)
+
+
+@given(st.data())
+def test_whatever_is_plain_is_an_entry_that_says_the_same(data: st.DataObject) -> None:
+    payload = bytearray(an_issue(withheld=3).payload())
+    for _ in range(data.draw(st.integers(1, 3))):
+        at = data.draw(st.integers(0, len(payload) - 1))
+        payload[at] = data.draw(st.sampled_from(payload) | st.integers(0, 255))
+    read = plain.read(bytes(payload))
+    if read:
+        assert read == summary(Entry.parse(bytes(payload)))
+
+
+WRONG = [
+    (b"2026-11-22T", b"2026-02-29T"),
+    (b"2026-11-22T", b"0000-11-22T"),
+    (b"T00:12", b"T24:12"),
+    (b":11.123Z", b":60.123Z"),
+    (b".123Z", b".1234Z"),
+    (b'"rule":["travel.bike_shared"', b'"rule":["travel.metro"'),
+    (b"travel.bike_shared", b"travel"),
+    (b"travel.bike_shared", b"travel..bike"),
+    (b"travel.bike_shared", b"travel." + b"x" * 58),
+    (b'shared",1,', b'shared",0,'),
+    (b'shared",1,', b'shared",01,'),
+    (b"1320000", b"0"),
+    (b"1320000", b"01320000"),
+    (b"-1320000", b"-1320001"),
+    (b'0,-1320]', b'0,-1321]'),
+    (b'0,-1320]', b'20361130,-1320]'),
+    (b"2026,", b"1989,"),
+    (b"2026,", b"3000,"),
+    (b"20361130", b"20361131"),
+    (b"20361130", b"19991231"),
+    (b"20361130", b"0"),
+    (b'"resident:' + b"a" * 32 + b'","POINT"', b'"resident:' + b"e" * 32 + b'","POINT"'),
+    (b"c" * 64, b"C" * 64),
+    (b"d" * 64, b"d" * 63),
+    (b'"commitment"', b'"awaiting":5,"budget":"' + b"b" * 32 + b'","commitment"'),
+    (b'"commitment"', b'"awaiting":5,"commitment"'),
+    (b']},"id"', b'],"withheld":0},"id"'),
+    (b']},"id"', b'],"name":"Zhang"},"id"'),
+    (b'"v":1}', b'"v":2}'),
+    (b'"v":1}', b'"v":1}\n'),
+    (b'"v":1}', b'"v":1 }'),
+    (b'{"at"', b' {"at"'),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("old", "new"), WRONG)
+def test_what_is_no_entry_is_not_plain(old: bytes, new: bytes) -> None:
+    right = an_issue().payload()
+    wrong = right.replace(old, new)
+    assert wrong != right
+    assert plain.read(right)
+    assert plain.read(wrong) is None
+    with pytest.raises(LedgerError):
+        Entry.read(wrong)
+
+
+@pytest.mark.parametrize("more", [{"reduction_mg": 2**53 - 1}, {"points": 10**15}])
+def test_an_entry_of_unusual_size_is_left_to_the_entry(more: dict[str, int]) -> None:
+    entry = an_issue(**more)
+    assert plain.read(entry.payload()) is None
+    assert Entry.parse(entry.payload()) == entry
+
+
+def credit(book: Book, entry: Entry) -> bool:
+    read = plain.read(entry.payload())
+    if read is None or not book.credit(*read[1:]):
+        return False
+    book.entries[entry.id] = entry
+    return True
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_book_credited_with_plain_issues_is_the_book_that_applied_them(
+    make_town: Callable[..., Any], seed: int
+) -> None:
+    town = make_town(seed).live(400)
+    book = Book()
+    count = 0
+    for entry in town.entries:
+        if credit(book, entry):
+            count += 1
+        else:
+            book.apply(entry)
+    assert vars(book) == vars(town.book)
+    assert count > 100
+
+
+def test_a_plain_issue_the_book_refuses_is_not_credited_either(
+    make_town: Callable[..., Any],
+) -> None:
+    town = make_town(1)
+    kept = town.take(town.issue(A, 9))
+    town.take(town.hold(A, 6))
+    town.take(town.reverse(kept))
+    gone = f"{5:032x}"
+    town.take(erase_subject(**town.stamp(), resident=gone))
+    other = town.rule._replace(digest="e" * 64)
+    who = f"{random.Random(1).getrandbits(128):032x}"
+    for lie in (
+        town.issue(A, 4, debt={}),
+        town.issue(gone, 4),
+        town.issue(who, 10**9 + 1),
+        town.issue(who, 4, budget="e" * 32),
+        town.issue(who, 4, rule=other),
+        town.issue(who, 4, rule=town.rule._replace(version=2)),
+    ):
+        before = repr(vars(town.book))
+        assert plain.read(lie.payload())
+        assert not credit(town.book, lie)
+        assert repr(vars(town.book)) == before
+        with pytest.raises(LedgerError):
+            town.book.apply(lie)
+    fine = town.issue(A, 4, points=0)
+    assert not credit(town.book, fine)  # a debt of points takes none of the reduction
+    town.book.apply(fine)
