@@ -27,7 +27,7 @@ _REDEEMED = Account(AccountKind.REDEEMED)
 
 # The hot path: few budgets and scenarios serve many entries, and a named tuple is a tuple.
 _source = lru_cache(maxsize=4096)(Account)
-_posting = tuple.__new__
+_account = _posting = tuple.__new__
 
 
 class Rule(NamedTuple):
@@ -61,11 +61,12 @@ def issue(
     """
     if reduction_mg <= 0 or points < 0 or awaiting < 0 or withheld < 0 or (points and awaiting):
         raise Malformed("An issue has a reduction, and points granted now or awaiting, not both.")
+    wallet = _account(Account, (_WALLET, resident))
     source = _source(_REDUCTION, rule.scenario)
-    postings = _grant(source, vintage, resident, _CO2E, vintage, reduction_mg, debt)
+    postings = _grant(source, vintage, wallet, _CO2E, vintage, reduction_mg, debt)
     if points:
         payer = _source(_BUDGET, budget)
-        postings += _grant(payer, 0, resident, _POINT, bucket, points, debt)
+        postings += _grant(payer, 0, wallet, _POINT, bucket, points, debt)
     detail: dict[str, Any] = {"commitment": commitment, "rule": list(rule)}
     if awaiting:
         detail["awaiting"] = awaiting
@@ -88,20 +89,19 @@ def settle(
 ) -> Entry:
     """Pay the points an earlier issue, whose id is ``settles``, left awaiting its budget."""
     source = Account(_BUDGET, budget)
-    postings = _grant(source, 0, resident, _POINT, bucket, points, debt)
+    postings = _grant(source, 0, Account(_WALLET, resident), _POINT, bucket, points, debt)
     return Entry(id, _ISSUE, at, postings, {"settles": settles})
 
 
 def _grant(
     source: Account,
     source_bucket: int,
-    resident: str,
+    wallet: Account,
     asset: Asset,
     bucket: int,
     amount: int,
     debt: Mapping[Asset, int],
 ) -> tuple[Posting, ...]:
-    wallet = Account(_WALLET, resident)
     repaid = min(amount, debt.get(asset, 0)) if debt else 0
     if not repaid:
         return (
@@ -109,7 +109,7 @@ def _grant(
             _posting(Posting, (wallet, asset, bucket, amount)),
         )
     repayment = (
-        Posting(Account(AccountKind.DEBT, resident), asset, 0, -repaid),
+        Posting(wallet._replace(kind=AccountKind.DEBT), asset, 0, -repaid),
         Posting(_OWED, asset, 0, repaid),
     )
     if repaid == amount:
