@@ -30,9 +30,8 @@ def transact(engine: Engine, work: Callable[[Connection], T]) -> T:
         try:
             with engine.begin() as tx:
                 return work(tx)
-        except (DBAPIError, psycopg.Error) as error:  # a COPY is the driver's own, its errors too
-            cause = error.orig if isinstance(error, DBAPIError) else error
-            if attempt == _ATTEMPTS or getattr(cause, "sqlstate", None) not in _AGAIN:
+        except DBAPIError as error:
+            if attempt == _ATTEMPTS or getattr(error.orig, "sqlstate", None) not in _AGAIN:
                 raise
     raise AssertionError("unreachable")
 
@@ -40,13 +39,19 @@ def transact(engine: Engine, work: Callable[[Connection], T]) -> T:
 def copy_in(
     tx: Connection, table: str, columns: dict[str, str], rows: Iterable[Sequence[Any]]
 ) -> None:
-    """COPY rows into a table in binary form; `columns` maps each name to its PostgreSQL type."""
+    """COPY rows into a table in binary form; `columns` maps each name to its PostgreSQL type.
+
+    Raises DBAPIError like any other statement, though SQLAlchemy does not see this one.
+    """
     driver: Any = tx.connection.driver_connection
     statement = f"COPY {table} ({', '.join(columns)}) FROM STDIN (FORMAT BINARY)"
-    with driver.cursor() as cursor, cursor.copy(statement) as copy:
-        copy.set_types(list(columns.values()))
-        for row in rows:
-            copy.write_row(row)
+    try:
+        with driver.cursor() as cursor, cursor.copy(statement) as copy:
+            copy.set_types(list(columns.values()))
+            for row in rows:
+                copy.write_row(row)
+    except psycopg.Error as error:
+        raise DBAPIError.instance(statement, None, error, psycopg.Error) from error
 
 
 def snapshot(engine: Engine) -> Connection:
