@@ -223,7 +223,7 @@ def _posting(line: Any) -> Posting:
 def _check_postings(kind: Kind, postings: tuple[Posting, ...], detail: Mapping[str, Any]) -> None:
     co2e = points = carbon_lines = 0
     person = scenario = ""
-    lines = 0
+    lines = vintage = vintages = 0
     for account, asset, bucket, amount in postings:
         role, token = account
         if type(amount) is not int or type(bucket) is not int or not 0 < abs(amount) <= MAX_INT:
@@ -244,12 +244,17 @@ def _check_postings(kind: Kind, postings: tuple[Posting, ...], detail: Mapping[s
         else:
             co2e += amount
             carbon_lines += 1
+            if bucket and bucket != vintage:  # debt and what is owed have none
+                vintages += 1
+                vintage = bucket
         lines |= line
     if co2e or points:
         raise Unbalanced(f"The postings sum to {co2e} mg and {points} points, not to zero.")
     distinct = lines.bit_count() if kind in _SINGLE else len({line[:3] for line in postings})
     if distinct != len(postings):
         raise Malformed("Two postings name the same account, asset and bucket.")
+    if kind is _ISSUED and vintages > 1:
+        raise Malformed("The reduction is of one year, on both sides of the issue.")
     if kind is _ISSUED:
         _check_issue(detail, scenario, lines, carbon_lines, len(postings) - carbon_lines)
 

@@ -114,6 +114,16 @@ def test_an_entry_is_never_born_with_wrong_postings(lines: list[Any]) -> None:
         Entry("1" * 32, Kind.ADJUST, AT, postings, {"reason": "test"})
 
 
+def test_a_reduction_is_of_one_year_on_both_sides() -> None:
+    entry = an_issue()
+    later = [
+        line._replace(bucket=2027) if line.account == WALLET and line.asset is Asset.CO2E else line
+        for line in entry.postings
+    ]
+    with pytest.raises(Malformed, match="one year"):
+        replace(entry, postings=tuple(later))
+
+
 def test_points_never_pass_from_one_resident_to_another() -> None:
     held = Account(AccountKind.HELD, B)
     postings = (
