@@ -13,7 +13,9 @@ import shutil
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
@@ -38,8 +40,8 @@ NOT_RUN = {  # how a command begins: why it is not run here
     "make demo": "runs in test_demo",
     "make test": "is what runs this",
     "puhui log adopt": "asks, and gives up proof; test_restored runs it",
-    "puhui serve ": "runs until it is stopped; test_demo runs it",
-    "puhui worker": "runs until it is stopped; every running server has one",
+    "puhui serve ": "runs until it is stopped; the operator's test runs it",
+    "puhui worker": "runs until it is stopped; every server here has one",
 }
 RIDES = """\
 trip_id,rider_ref,started_at,ended_at,start_lat,start_lng,end_lat,end_lng,duration_s
@@ -102,14 +104,13 @@ def environment(desk: Path) -> dict[str, str]:
     return kept | {"PATH": paths, "PYTHONPATH": str(ROOT), "CURL_HOME": str(desk)}
 
 
-@pytest.fixture(scope="module")
-def demo(desk: Path, environment: dict[str, str]) -> Iterator[int]:
-    """The demo, small, with its server up; the port."""
+@contextmanager
+def serving(desk: Path, environment: dict[str, str], *arguments: str) -> Iterator[int]:
+    """A command that ends in a server, until it is up; the port."""
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]
-    size = ("--residents", "20", "--days", "2", "--port", str(port))
     with subprocess.Popen(
-        [desk / "bin" / "puhui", "demo", *size],
+        [desk / "bin" / "puhui", *arguments, "--port", str(port)],
         cwd=desk, env=environment, stdin=subprocess.DEVNULL, text=True,
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
     ) as process:  # fmt: skip
@@ -124,6 +125,13 @@ def demo(desk: Path, environment: dict[str, str]) -> Iterator[int]:
         yield port
         process.terminate()
         process.stdout.read()
+
+
+@pytest.fixture(scope="module")
+def demo(desk: Path, environment: dict[str, str]) -> Iterator[int]:
+    """The demo, small, with its server up; the port."""
+    with serving(desk, environment, "demo", "--residents", "20", "--days", "2") as port:
+        yield port
 
 
 @pytest.fixture(scope="module")
@@ -201,6 +209,17 @@ def test_an_operator_who_follows_the_page_has_a_city_in_production(desk, product
     said = run(page, desk, environment, demo)
     assert "everything holds" in said
     assert "Everything holds." in said
+    with (
+        serving(desk, environment, "serve") as port,
+        httpx.Client(base_url=f"http://127.0.0.1:{port}", trust_env=False) as http,
+    ):
+        assert http.get("/health/ready").status_code == 200
+        assert len(http.get("/log/keys").text.splitlines()) == 2  # the page rotates the key
+        deadline = time.monotonic() + 20
+        while http.get("/log/checkpoint").text.count("\n— log.city.example/puhui ") < 2:
+            assert time.monotonic() < deadline, "the worker did not sign with both keys"
+            time.sleep(0.2)
+        assert http.get("/api/v1/sandbox/residents").status_code == 404
 
 
 @pytest.mark.parametrize("page", READMES, ids=lambda page: page.relative_to(ROOT).as_posix())
