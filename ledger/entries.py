@@ -221,9 +221,10 @@ def _posting(line: Any) -> Posting:
 
 
 def _check_postings(kind: Kind, postings: tuple[Posting, ...], detail: Mapping[str, Any]) -> None:
-    co2e = points = carbon_lines = 0
+    co2e = points = 0
     person = scenario = ""
-    lines = vintage = vintages = 0
+    years: list[int] = []
+    lines = 0
     for account, asset, bucket, amount in postings:
         role, token = account
         if type(amount) is not int or type(bucket) is not int or not 0 < abs(amount) <= MAX_INT:
@@ -243,20 +244,15 @@ def _check_postings(kind: Kind, postings: tuple[Posting, ...], detail: Mapping[s
             points += amount
         else:
             co2e += amount
-            carbon_lines += 1
-            if bucket and bucket != vintage:  # debt and what is owed have none
-                vintages += 1
-                vintage = bucket
+            years.append(bucket)
         lines |= line
     if co2e or points:
         raise Unbalanced(f"The postings sum to {co2e} mg and {points} points, not to zero.")
     distinct = lines.bit_count() if kind in _SINGLE else len({line[:3] for line in postings})
     if distinct != len(postings):
         raise Malformed("Two postings name the same account, asset and bucket.")
-    if kind is _ISSUED and vintages > 1:
-        raise Malformed("The reduction is of one year, on both sides of the issue.")
     if kind is _ISSUED:
-        _check_issue(detail, scenario, lines, carbon_lines, len(postings) - carbon_lines)
+        _check_issue(detail, scenario, lines, years, len(postings) - len(years))
 
 
 @lru_cache(maxsize=4096)
@@ -276,16 +272,18 @@ def _check_person(token: str, person: str) -> None:
 
 
 def _check_issue(
-    detail: Mapping[str, Any], scenario: str, lines: int, carbon_lines: int, point_lines: int
+    detail: Mapping[str, Any], scenario: str, lines: int, years: list[int], point_lines: int
 ) -> None:
     if lines & _OWED_BITS != (lines & _DEBT_BITS) << 1:
         raise Malformed("What is repaid and what is owed go together.")
     if "settles" in detail:
-        if carbon_lines or not point_lines:
+        if years or not point_lines:
             raise Malformed("A settlement pays points, and nothing else.")
-    elif not carbon_lines:
+    elif not years:
         raise Malformed("An issue credits a reduction.")
     elif point_lines and "awaiting" in detail:
         raise Malformed("Points are granted now or await their budget, not both.")
     elif scenario and scenario != detail["rule"][0]:
         raise Malformed("The reduction comes from another scenario than the rule's.")
+    elif max(years) != min(year or max(years) for year in years):  # debt has no year
+        raise Malformed("The reduction is of one year, on both sides of the issue.")
