@@ -6,6 +6,7 @@ there being no DATABASE_URL.
 
 from __future__ import annotations
 
+import ctypes
 import os
 import shutil
 import signal
@@ -31,6 +32,7 @@ from scenarios import load
 
 _START_S = 30
 _STOP_S = 10
+_PR_SET_PDEATHSIG = 1  # prctl(2); elsewhere than on Linux there is no such thing
 _PROJECT = Path(__file__).resolve().parents[2]
 
 
@@ -140,6 +142,7 @@ def _child(
             stdout=sink,
             stderr=sink,
             start_new_session=True,  # Ctrl-C is for us; the child ends when we no longer need it
+            preexec_fn=_end_with_parent,
         )
     try:
         yield child
@@ -152,14 +155,10 @@ def _child(
         child.wait()
 
 
-@contextmanager
-def reachable(config: Config, url: str | None) -> Iterator[str]:
-    """The given or the running server's URL; in demo and test mode, one started for this call."""
-    if url is not None or _answers("http://127.0.0.1:8000"):
-        yield url or "http://127.0.0.1:8000"
-        return
-    with running(config) as own:
-        yield own
+def _end_with_parent() -> None:
+    """In the child, before its program: be told to end if this process is killed outright."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def local_config(config: Config) -> Config:

@@ -34,7 +34,7 @@ from app.flows.publish import publish
 from app.flows.rotate import rotate_log_key
 from app.flows.seal import Sealer
 from app.flows.work import Worker
-from app.store import budgets, providers
+from app.store import budgets, gauges, providers
 from app.store.db import migrate as run_migrations
 from app.vault import Vault, create_keys, open_vault
 from scenarios import AREAS, load
@@ -196,6 +196,16 @@ def provider_revoke(config: Config, key_id: str) -> None:
     click.echo(f"key {key_id} is refused from now on")
 
 
+@provider.command("list")
+@click.pass_obj
+def provider_list(config: Config) -> None:
+    """Every provider with its keys."""
+    with parts(config) as (_, engine, _vault), engine.begin() as tx:
+        for code, name, key_id, algorithm, revoked_at in providers.overview(tx):
+            key = f"{key_id} {algorithm}" if key_id else "no key"
+            click.echo(f"{code}  {name}  {key}{'  revoked' if revoked_at else ''}")
+
+
 @click.group()
 def budget() -> None:
     """Who pays for points."""
@@ -225,6 +235,17 @@ def budget_fund(config: Config, scope: str, points: int, reference: str) -> None
     with parts(config) as (_, engine, vault):
         entry = fund_budget(engine, vault, scope, points, reference, _now())
     click.echo(f"entry {entry.id}")
+
+
+@budget.command("list")
+@click.pass_obj
+def budget_list(config: Config) -> None:
+    """Every budget: scope, name, points left, points waiting."""
+    with parts(config) as (_, engine, _vault), engine.begin() as tx:
+        for item in gauges.budgets(tx):
+            click.echo(
+                f"{item.scope}  {item.name}  {item.left_points} left  {item.waiting_points} waiting"
+            )
 
 
 @click.command()

@@ -96,7 +96,11 @@ class Sealer:
     def _compare(self, tx: Connection, head: log.Head) -> None:
         if not self._head_file.exists():
             if head.size:
-                raise self._refusal(f"{self._head_file} is missing but the log has entries")
+                raise SecondHistoryError(
+                    f"refusing to seal: {self._head_file} is missing but the log has entries, so"
+                    " nobody can tell whether the database is the newest. Put back a checkpoint"
+                    " kept outside the database, an auditor's or a witness's"
+                )
             return
         outside = self._head_file.read_text()
         if outside == self._trusted and self._trusted_size <= head.size:

@@ -142,19 +142,3 @@ def _balance(tx: Connection, token: str, statement: str) -> int:
         "asset": Asset.POINT.code,
     }
     return tx.execute(text(statement), parameters).scalar() or 0
-
-
-def spent(tx: Connection) -> list[tuple[str, str, int, int, int]]:
-    """Each budget as (scope, name, points left, points waiting, people waiting)."""
-    rows = tx.execute(
-        text(
-            "SELECT b.scope, b.name, coalesce(a.amount, 0) AS amount,"
-            " coalesce(w.points, 0) AS waiting, coalesce(w.line, 0) AS line"
-            " FROM budgets b"
-            " LEFT JOIN balances a ON a.account = b.token AND a.account_kind = :kind"
-            " LEFT JOIN (SELECT budget, sum(points) AS points, count(*) AS line"
-            "  FROM waiting GROUP BY budget) w ON w.budget = b.token ORDER BY b.scope"
-        ),
-        {"kind": AccountKind.BUDGET.code},
-    )
-    return [(r.scope, r.name, int(r.amount), int(r.waiting), r.line) for r in rows]

@@ -81,3 +81,14 @@ def forget_nonces(tx: Connection, before: datetime) -> int:
     return tx.execute(
         text("DELETE FROM nonces WHERE seen_at < :before"), {"before": before}
     ).rowcount
+
+
+def overview(tx: Connection) -> list[tuple[str, str, str | None, str | None, datetime | None]]:
+    """(code, name, key id, algorithm, revoked at) of every key, and of providers without one."""
+    rows = tx.execute(
+        text(
+            "SELECT p.code, p.name, k.key_id, k.algorithm, k.revoked_at FROM providers p"
+            " LEFT JOIN provider_keys k ON k.provider = p.code ORDER BY p.code, k.created_at"
+        )
+    )
+    return [tuple(row) for row in rows]

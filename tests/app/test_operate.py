@@ -70,6 +70,17 @@ def test_a_provider_gets_keys_and_loses_them(puhui, pem, city):
     assert puhui("provider", "revoke", key_id.strip())[0] == 0
     assert puhui("provider", "revoke", key_id.strip())[0] == 1
     assert _one(city, "SELECT count(*) FROM provider_keys WHERE revoked_at IS NULL") == 1
+    lines = puhui("provider", "list")[1].splitlines()
+    assert [line.split()[0] for line in lines] == ["bus-co", "bus-co"]
+    assert [line.endswith("revoked") for line in lines] == [False, True]
+
+
+def test_budgets_are_listed_with_what_is_left(puhui):
+    assert puhui("budget", "create", "travel", "绿色出行")[0] == 0
+    assert puhui("budget", "list") == (
+        0,
+        "*  general  10000000 left  0 waiting\ntravel  绿色出行  0 left  0 waiting\n",
+    )
 
 
 def test_keys_that_no_request_can_be_signed_with_are_refused(puhui, pem, tmp_path):
