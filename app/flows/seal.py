@@ -34,6 +34,9 @@ from ledger.transfers import close_day
 LIMIT = 50_000  # entries a seal: bounds memory and the time the head is locked
 
 
+_RESTORE = "Restore the newest backup, replaying the write-ahead log up to the kept checkpoint"
+
+
 class SecondHistoryError(Exception):
     """The database is not what was sealed before; sealing on would sign a second history."""
 
@@ -96,10 +99,9 @@ class Sealer:
     def _compare(self, tx: Connection, head: log.Head) -> None:
         if not self._head_file.exists():
             if head.size:
-                raise SecondHistoryError(
-                    f"refusing to seal: {self._head_file} is missing but the log has entries, so"
-                    " nobody can tell whether the database is the newest. Put back a checkpoint"
-                    " kept outside the database, an auditor's or a witness's"
+                raise self._refusal(
+                    f"{self._head_file} is missing but the log has entries",
+                    "Put back a checkpoint that was kept outside the database, such as an auditor's",
                 )
             return
         outside = self._head_file.read_text()
@@ -118,11 +120,10 @@ class Sealer:
             raise self._refusal("the database's log does not extend the checkpoint kept outside it")
         self._trusted, self._trusted_size = outside, kept.size
 
-    def _refusal(self, reason: str) -> SecondHistoryError:
+    def _refusal(self, reason: str, remedy: str = _RESTORE) -> SecondHistoryError:
         return SecondHistoryError(
-            f"refusing to seal: {reason}. Restore the newest backup, replaying the write-ahead log"
-            " up to the kept checkpoint; only if those entries are lost for good and that has been"
-            " announced, run `puhui log adopt` and continue under a new log key"
+            f"refusing to seal: {reason}. {remedy}; only if entries are lost for good and that has"
+            " been announced, run `puhui log adopt`"
         )
 
     def _keep(self) -> int:
