@@ -101,7 +101,7 @@ class Sealer:
             if head.size:
                 raise self._refusal(
                     f"{self._head_file} is missing but the log has entries",
-                    "Put back a checkpoint that was kept outside the database, such as an auditor's",
+                    "Put back a checkpoint kept outside the database, such as an auditor's",
                 )
             return
         outside = self._head_file.read_text()
