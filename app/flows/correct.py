@@ -16,11 +16,12 @@ from app.flows.credit import credit
 from app.flows.document import Document, DocumentError, outcome, read_document
 from app.store import budgets, entries, people, usage
 from app.store.catalogue import Registry
+from app.store.db import transact
 from app.vault import Vault, open_opening
 from ledger.accounts import Asset
 from ledger.entries import Entry, instant
 from ledger.transfers import granted, reverse
-from scenarios import Catalogue, measure, needs, read_time, undo
+from scenarios import Catalogue, Rejected, measure, needs, read, read_time, undo
 
 _MAX_REVISIONS = 100
 
@@ -62,33 +63,50 @@ def correct(
     The same correction again changes nothing and gets the same entry. Raises UnknownActivityError,
     CorrectionError.
     """
-    with engine.begin() as tx:
+
+    def work(tx: Connection) -> dict[str, Any]:
         entries.take_turn(tx, vault.entry_id(f"activity:{provider}", activity_id))
         last = _last_revision(tx, vault, provider, activity_id)
         if last is None:
             raise UnknownActivityError(
                 f"no credited activity {activity_id[:64]!r}; corrections follow a first report"
             )
-        document = None
+        catalogue, document = registry.current(tx), None
         if replacement is not None:
             document = _document(vault, provider, activity_id, replacement, last.number + 1)
-        wrapped = _lock(tx, registry.current(tx), last.entry, document)
+            _check(catalogue, document, now)
+        wrapped = _lock(tx, catalogue, last.entry, document)
         old = _opening(tx, vault.subject_key(last.entry.resident, wrapped), last)
         if document is None:
             if last.counts:
-                _reverse(tx, vault, registry.current(tx), last, old, now)
+                _reverse(tx, vault, catalogue, last, old, now)
             return outcome(activity_id, "reversed", entry_id=last.entry.id)
-        if document.opening(provider) == old and last.counts:
+        if last.counts and _same(tx, document, provider, last.entry, old):
             return outcome(activity_id, "accepted", entry_id=last.entry.id)
         if last.counts:
-            _reverse(tx, vault, registry.current(tx), last, old, now)
-        credited = credit(tx, vault, registry.current(tx), provider, [document], now)
-        result = credited.outcomes[0]
+            _reverse(tx, vault, catalogue, last, old, now)
+        result = credit(tx, vault, catalogue, provider, [document], now).outcomes[0]
         if result["outcome"] != "accepted":
             code = result.get("code", "SUBJECT_UNKNOWN")
             detail = result.get("detail", "the corrected activity names an unbound subject")
             raise CorrectionError(code, detail)
         return result
+
+    return transact(engine, work)
+
+
+def _check(catalogue: Catalogue, document: Document, now: datetime) -> None:
+    """Until a rule has read it, what a document holds is any JSON: it cannot even be encoded."""
+    try:
+        read(catalogue, document.scenario, document.occurred_at, document.quantities, now)
+    except Rejected as error:
+        raise CorrectionError(error.code, error.detail) from error
+
+
+def _same(tx: Connection, document: Document, provider: str, entry: Entry, old: bytes) -> bool:
+    """Whether it is the act that counts already, of the same person: an opening names nobody."""
+    person = people.bound_to(tx, [document.subject]).get(document.subject)
+    return person == entry.resident and document.opening(provider) == old
 
 
 def _lock(tx: Connection, catalogue: Catalogue, entry: Entry, document: Document | None) -> bytes:
