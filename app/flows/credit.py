@@ -92,8 +92,8 @@ def credit(
 ) -> Credited:
     """Credit documents; a dict among them is an outcome already decided and is passed through."""
     result = Credited([{}] * len(documents))
-    items = _quantify(vault, catalogue, provider, documents, now, result)
-    items = _resolve(tx, vault, provider, items, now, result)
+    items, refused = _quantify(vault, catalogue, provider, documents, now, result)
+    items = _resolve(tx, vault, provider, items, refused, now, result)
     items = _drop_duplicates(tx, vault, provider, items, result)
     items = _limit(tx, items, result)
     _seal_openings(vault, items)
@@ -118,9 +118,9 @@ def _quantify(
     documents: Sequence[Document | dict[str, Any]],
     now: datetime,
     result: Credited,
-) -> list[_Item]:
-    """Stages 1 and 2. A rejected document that has a known owner is told to the owner later."""
-    items = []
+) -> tuple[list[_Item], list[tuple[int, Document, Rejected]]]:
+    """Stages 1 and 2. Returns what goes on, and what the rules refuse: its owner is told."""
+    items, refused = [], []
     scope = f"activity:{provider}"
     for position, document in enumerate(documents):
         if isinstance(document, dict):
@@ -133,10 +133,11 @@ def _quantify(
             reduction = quantify(version, activity)
         except Rejected as error:
             result.outcomes[position] = rejection(document.id, error.code, error.detail)
+            refused.append((position, document, error))
             continue
         entry_id = vault.entry_id(scope, document.key)
         items.append(_Item(position, document, version, activity, reduction, entry_id))
-    return items
+    return items, refused
 
 
 def _resolve(
@@ -144,12 +145,18 @@ def _resolve(
     vault: Vault,
     provider: str,
     items: list[_Item],
+    refused: list[tuple[int, Document, Rejected]],
     now: datetime,
     result: Credited,
 ) -> list[_Item]:
     """Stage 3. What nobody is bound to is kept until somebody is."""
-    subjects = list({item.document.subject for item in items})
-    members = people.resolve_and_lock(tx, provider, subjects) if subjects else {}
+    subjects = {item.document.subject for item in items}
+    subjects.update(document.subject for _, document, _ in refused)
+    members = people.resolve_and_lock(tx, provider, list(subjects)) if subjects else {}
+    for position, document, error in refused:
+        if owner := members.get(document.subject):
+            told = bytes.fromhex(owner.resident), position, document.id, error.code, error.detail
+            result.rejected.append(told)
     known, kept = [], []
     for item in items:
         document = item.document
@@ -181,7 +188,7 @@ def _drop_duplicates(
         if item.entry_id in arrivals:
             same = _same_opening(tx, vault, item, arrivals[item.entry_id])
         elif earlier is not item:
-            same = earlier.opening == item.opening
+            same = earlier.who == item.who and earlier.opening == item.opening
         else:
             continue
         if same:
