@@ -8,6 +8,7 @@ from flask import Flask
 from flask_smorest import Api
 from prometheus_client import CollectorRegistry
 from werkzeug.middleware.proxy_fix import ProxyFix
+from werkzeug.routing import BaseConverter
 
 from app import errors, limits
 from app.api import frame, log, ops, pages, providers, public, residents, sandbox
@@ -38,6 +39,13 @@ _SECURITY = {
 }
 
 
+class _Printable(BaseConverter):
+    """A part of a path that takes all characters an activity's id may have, slashes too."""
+
+    part_isolating = False
+    regex = "[!-~]+"
+
+
 class _Api(Api):
     """flask-smorest's documents, with our problem details as the one form of refusal."""
 
@@ -58,6 +66,8 @@ def create_app(config: Config, clock: Clock = utc_now) -> Flask:
     """The WSGI application of these settings. Raises ConfigError."""
     app = Flask(__name__, static_folder="web/static", template_folder="web")
     app.config.update(_settings())
+    app.url_map.merge_slashes = False  # an address is right or unknown; none is redirected
+    app.url_map.converters["printable"] = _Printable
     app.json.ensure_ascii = False  # type: ignore[attr-defined] # DefaultJSONProvider has it
     frame.configure_logs()
     limits.install(app, wire(app, config, clock).redis)

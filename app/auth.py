@@ -36,6 +36,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import load_der_public_key
 from flask import g, request
 from sqlalchemy import Engine
+from werkzeug.exceptions import RequestEntityTooLarge
 
 from app import limits
 from app.store import providers
@@ -180,7 +181,10 @@ def received() -> Received:
     """The current request's signed parts; the path as sent, percent-encoded."""
     path = quote(request.root_path + request.path, safe="/:@!$&'()*+,;=~-._")
     query = request.query_string.decode("ascii", "replace")
-    return Received(request.method, f"{path}?{query}" if query else path, request.get_data())
+    body = request.get_data()
+    if request.content_length is None and len(body) == request.max_content_length:
+        raise RequestEntityTooLarge  # a body in chunks is cut at the limit without a word
+    return Received(request.method, f"{path}?{query}" if query else path, body)
 
 
 def signed(view: Callable[P, R]) -> Callable[P, R]:

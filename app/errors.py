@@ -20,6 +20,7 @@ from werkzeug.exceptions import HTTPException
 
 from scenarios.errors import TITLES
 
+_MAX_FIELD = 100
 _RETRY_AFTER_S = {"UNAVAILABLE": 2, "NOT_SEALED_YET": 1}
 
 # code: (HTTP status, title for people)
@@ -130,8 +131,9 @@ def field_errors(messages: Any, path: str = "") -> Iterator[dict[str, str]]:
         for key, inner in messages.items():
             yield from field_errors(inner, path if key == "_schema" else f"{path}.{key}")
     else:
+        field = path.removeprefix(".")[:_MAX_FIELD]  # a name of the sender's own choice
         for message in messages if isinstance(messages, list) else [messages]:
-            yield {"field": path.removeprefix("."), "message": str(message)}
+            yield {"field": field, "message": str(message)}
 
 
 def _answer(exc: Exception) -> Response:

@@ -41,6 +41,9 @@ def install(app: Flask, registry: CollectorRegistry) -> None:
 
     @app.after_request
     def end(response: Response) -> Response:
+        size = request.content_length or 0
+        if response.status_code >= 400 and 0 < size <= (request.max_content_length or 0):
+            request.get_data()  # what is left unread costs the sender the connection
         headers = response.headers
         headers["X-Request-Id"] = g.request_id
         headers.extend(_HEADERS)

@@ -178,7 +178,7 @@ def _receipt(stored: bytes) -> Response:
 
 @blp.serve(
     "PUT",
-    "/activities/<path:activity_id>/correction",
+    "/activities/<printable:activity_id>/correction",
     gives=OutcomeSchema,
     guard=signed,
     raw={"application/json": {"anyOf": [ActivitySchema, {"type": "null"}]}},

@@ -9,7 +9,7 @@ import marshmallow as ma
 from flask import Response, request
 
 from app import limits
-from app.api.wire import FOREVER, Blueprint, Pattern, answer, plain_text, stamp
+from app.api.wire import FOREVER, Blueprint, Digits, Pattern, answer, plain_text, stamp
 from app.errors import Problem
 from app.flows import prove
 from app.store import gauges
@@ -46,8 +46,8 @@ class EntryArgs(ma.Schema):
 class SizesArgs(ma.Schema):
     """Two tree sizes, both sealed."""
 
-    old = ma.fields.Integer(required=True, validate=ma.validate.Range(1, 2**63 - 1))
-    new = ma.fields.Integer(required=True, validate=ma.validate.Range(1, 2**63 - 1))
+    old = Digits(required=True, validate=ma.validate.Range(1, 2**63 - 1))
+    new = Digits(required=True, validate=ma.validate.Range(1, 2**63 - 1))
 
 
 class ConsistencySchema(ma.Schema):

@@ -228,8 +228,17 @@ class Blueprint(SmorestBlueprint):
         return register
 
 
+class Digits(ma.fields.Integer):
+    """A whole number from a query: ASCII digits only, though int() takes more than that."""
+
+    def _validated(self, value: Any) -> int:
+        if not re.fullmatch(r"[0-9]{1,19}", str(value)):
+            raise self.make_error("invalid", input=value)
+        return int(value)
+
+
 class PageArgs(ma.Schema):
     """Where a page begins and how long it may be."""
 
     cursor = ma.fields.String(validate=ma.validate.Length(1, 400))
-    limit = ma.fields.Integer(load_default=20, validate=ma.validate.Range(1, MAX_PAGE))
+    limit = Digits(load_default=20, validate=ma.validate.Range(1, MAX_PAGE))

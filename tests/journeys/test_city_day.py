@@ -201,6 +201,16 @@ def test_a_correction_takes_the_first_credit_back_and_both_are_on_the_statement(
     assert resident.get("balances")["reduction_mg"] == "0"
 
 
+def test_a_ride_that_was_somebody_elses_moves_to_them(town, bureau):
+    wrong, right = town.resident(bureau, "chu"), town.resident(bureau, "chun")
+    ride = act(1, "chu")
+    bureau.batch("chu", ride)
+    moved = bureau.correct("chu-1", {**ride, "subject": "chun"})
+    assert (moved.status_code, moved.json()["outcome"]) == (200, "accepted")
+    assert wrong.get("balances")["reduction_mg"] == "0"
+    assert right.get("balances")["reduction_mg"] == "329250"
+
+
 def test_what_was_reported_before_somebody_joined_is_credited_when_they_do(town, bureau):
     outcomes = bureau.batch("di", act(1, "di"), act(2, "di")).json()["outcomes"]
     assert [one["outcome"] for one in outcomes] == ["unclaimed", "unclaimed"]
