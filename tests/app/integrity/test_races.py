@@ -11,6 +11,7 @@ from time import sleep
 
 import pytest
 from sqlalchemy import create_engine
+from sqlalchemy.exc import IntegrityError
 
 from app.flows.accept import accept
 from app.flows.budget import fund_budget, pay_waiting
@@ -289,3 +290,10 @@ def test_a_batch_that_waited_for_an_erasure_finds_nobody(town, tmp_path):
             (outcome,) = sent.result()
     assert outcome["outcome"] == "unclaimed"
     town.prove(tmp_path / "export")
+
+
+def test_a_statement_and_a_copy_that_fail_raise_the_same_kind_of_error(town):
+    """What waits for a database that is away, or tries again after a race, knows one family."""
+    late = fund(id="d" * 32, at=instant(town.clock()), budget="b" * 32, points=9, reference="x")
+    with pytest.raises(IntegrityError), town.engine.begin() as tx:
+        entries.append(tx, [late, late])
