@@ -1,0 +1,204 @@
+"""Whatever a machine can think of sending is answered as documented, and never with a 500."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from itertools import count
+from urllib.parse import quote, unquote
+
+import pytest
+import requests
+import schemathesis
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from schemathesis.checks import not_a_server_error
+from schemathesis.specs.openapi.checks import (
+    content_type_conformance,
+    response_schema_conformance,
+    status_code_conformance,
+)
+
+from app.api.providers import ReceiptSchema
+from app.flows.budget import fund_budget
+from app.flows.seal import Sealer
+from app.wiring import utc_now
+from scenarios import load
+
+CHECKS = [
+    not_a_server_error,
+    status_code_conformance,
+    content_type_conformance,
+    response_schema_conformance,
+]
+SAFE = "/:@!$&'()*+,;=~-._"  # what stands for itself in a signed path
+RIDE = {
+    "id": "ride-1",
+    "subject": "rider-1",
+    "scenario": "travel.bike_shared",
+    "occurred_at": "2026-01-02T08:00:00+08:00",
+    "quantities": {"distance_km": "2.5"},
+}
+QUICK = {
+    "deadline": None,
+    "database": None,
+    "suppress_health_check": [HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+}
+_numbers = count()
+
+
+@pytest.fixture(scope="module")
+def bikes(still_town):
+    fund_budget(still_town.engine, still_town.vault, "*", 10_000_000, "decision 1", utc_now())
+    return still_town.provider("bikes")
+
+
+@pytest.fixture(scope="module")
+def rider(still_town, bikes):
+    return still_town.resident(bikes, "rider-1")
+
+
+@pytest.fixture(scope="module")
+def known(still_town, bikes, rider):
+    """A value for each parameter that names something that exists."""
+    (made,) = bikes.batch("a-batch", RIDE).json()["outcomes"]
+    Sealer(still_town.engine, still_town.vault, still_town.config.head_file).seal(utc_now())
+    return {
+        "entry_id": made["entry_id"],
+        "entry": made["entry_id"],
+        "activity_id": "ride-1",
+        "batch_id": "a-batch",
+        "scenario": "travel.bike_shared",
+        "number": "1",
+        "place": "0/000.p/2",
+        "old": 1,
+        "new": 2,
+        "resident": rider.account,
+        "code": "NOT_FOUND",
+    }
+
+
+class Allowed(requests.auth.AuthBase):
+    """Signs as a provider or bears a resident's token, whichever the address asks for."""
+
+    def __init__(self, provider, resident):
+        self.provider, self.resident = provider, resident
+
+    def __call__(self, sent):
+        path, mark, query = sent.path_url.partition("?")
+        signed = quote(unquote(path), safe=SAFE) + mark + query
+        body = sent.body.encode() if isinstance(sent.body, str) else sent.body or b""
+        header = self.provider.header(sent.method, signed, body)
+        if path.startswith("/api/v1/me/"):
+            header = f"Bearer {self.resident.token}"
+        sent.headers["Authorization"] = header
+        return sent
+
+
+def test_every_operation_answers_as_documented(still_town, bikes, rider, known):
+    schema = schemathesis.openapi.from_dict(still_town.http.get("/openapi.json").json())
+    schema.config.update(base_url=str(still_town.http.base_url))
+    served = Counter()
+
+    def ask_often(operation):
+        @settings(max_examples=30, **QUICK)
+        @given(case=operation.as_strategy(), real=st.booleans())
+        def ask(case, real):
+            for place in (case.path_parameters, case.query, case.body):
+                if real and isinstance(place, dict):
+                    place.update({name: known[name] for name in place.keys() & known.keys()})
+            answer = case.call_and_validate(auth=Allowed(bikes, rider), checks=CHECKS)
+            assert answer.status_code not in (401, 403, 405, 429)
+            served[operation.label] += answer.status_code == 200
+
+        ask()
+
+    for found in schema.get_all_operations():
+        ask_often(found.ok())
+    assert len(served) > 25
+    assert {name for name, answers in served.items() if not answers} == set()
+
+
+TEXTS = st.text(st.characters(codec="utf-8"), max_size=20)
+ANY = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | TEXTS,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXTS, inner, max_size=3),
+    max_leaves=6,
+)
+NEARLY = st.fixed_dictionaries(
+    {
+        "id": st.integers(0, 30).map("act-{}".format) | ANY,
+        "subject": st.sampled_from(["rider-1", "rider-2", "nobody"]) | ANY,
+        "scenario": st.sampled_from([*load().scenarios]) | ANY,
+        "occurred_at": st.datetimes().map(lambda at: f"{at.isoformat()}+08:00")
+        | st.sampled_from(["2026-01-02T08:00:00Z", "2026-02-02T08:00:00.5+08:00"])
+        | ANY,
+        "quantities": st.dictionaries(
+            st.sampled_from(["distance_km", "count", "mass_kg", "nights", "steps"]) | TEXTS,
+            st.decimals(0, 100, places=2).map(str) | st.integers(0, 300).map(str) | ANY,
+            max_size=2,
+        )
+        | ANY,
+    }
+)
+GOOD = st.builds(
+    lambda number, subject, day: (
+        RIDE
+        | {"id": f"act-{number}", "subject": subject, "occurred_at": f"2026-01-{day:02d}T08:00:00Z"}
+    ),
+    st.integers(0, 300),
+    st.sampled_from(["rider-1", "rider-2", "nobody"]),
+    st.integers(1, 28),
+)
+ACTIVITIES = st.lists(
+    st.one_of(GOOD, GOOD, NEARLY, NEARLY, st.dictionaries(TEXTS, ANY), ANY),
+    min_size=1,
+    max_size=12,
+)
+
+
+def test_a_batch_of_anything_gets_an_outcome_for_each_and_they_add_up(still_town, bikes, rider):
+    still_town.resident(bikes, "rider-2")
+    seen = Counter()
+
+    @settings(max_examples=250, **QUICK)
+    @given(activities=ACTIVITIES)
+    def report(activities):
+        batch_id = f"any-{next(_numbers)}"
+        body = json.dumps({"batch_id": batch_id, "activities": activities}).encode()
+        answer = bikes.send("POST", "/api/v1/batches", body)
+        assert answer.status_code == 200, answer.text
+        receipt = answer.json()
+        assert ReceiptSchema().validate(receipt) == {}
+        outcomes = receipt["outcomes"]
+        assert len(outcomes) == len(activities)
+        counted = Counter(one["outcome"] for one in outcomes)
+        assert {name: n for name, n in receipt["counts"].items() if n} == counted
+        for sent, one in zip(activities, outcomes, strict=True):
+            if one["outcome"] != "rejected":
+                assert one["id"] == sent["id"]
+        seen.update(counted)
+        assert bikes.send("POST", "/api/v1/batches", body).content == answer.content
+
+    report()
+    assert all(seen[name] for name in ("accepted", "duplicate", "unclaimed", "rejected")), seen
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        pytest.param(lambda body, at, byte: body[:at], id="cut"),
+        pytest.param(lambda body, at, byte: body[:at] + bytes([byte]) + body[at + 1 :], id="flip"),
+        pytest.param(lambda body, at, byte: body[:at] + bytes([byte]) + body[at:], id="insert"),
+        pytest.param(lambda body, at, byte: body[:at] + body[at + 1 :], id="drop"),
+    ],
+)
+def test_a_spoilt_body_is_answered_whatever_became_of_it(bikes, rider, spoil):
+    @settings(max_examples=60, **QUICK)
+    @given(at=st.integers(0, 200), byte=st.integers(0, 255))
+    def send(at, byte):
+        whole = {"batch_id": f"spoilt-{next(_numbers)}", "activities": [RIDE]}
+        answer = bikes.send("POST", "/api/v1/batches", spoil(json.dumps(whole).encode(), at, byte))
+        assert answer.status_code in (200, 400, 409, 422), answer.text
+
+    send()
