@@ -28,7 +28,7 @@ from sqlalchemy import Connection
 from app.config import CITY_ZONE
 from app.flows.document import Document, outcome, rejection
 from app.store import batches, budgets, entries, people, usage
-from app.vault import SALT_BYTES, Vault, VaultError, open_opening, seal, seal_opening
+from app.vault import SALT_BYTES, Vault, VaultError, open_opening, seal, seal_opening, unseal
 from ledger.accounts import Asset
 from ledger.buckets import expiry_bucket
 from ledger.encoding import commit
@@ -50,6 +50,7 @@ from scenarios import (
     record,
 )
 
+_REUSED = "this id was used for another activity; send a correction, or use a new id"
 _NOBODY = people.Member("", b"", False)
 _NOTHING = Grant(0, 0, None)
 _NO_DEBT: dict[Asset, int] = {}
@@ -157,23 +158,47 @@ def _resolve(
         if owner := members.get(document.subject):
             told = bytes.fromhex(owner.resident), position, document.id, error.code, error.detail
             result.rejected.append(told)
-    known, kept = [], []
+    known, unbound = [], []
     for item in items:
-        document = item.document
-        item.who = members.get(document.subject, _NOBODY)
+        item.who = members.get(item.document.subject, _NOBODY)
         if item.who is _NOBODY:
-            content = orjson.dumps([document.scenario, document.occurred_at, document.quantities])
-            sealed = seal(vault.vault, content, document.subject)
-            kept.append((document.id, document.subject, sealed))
-            result.outcomes[item.position] = outcome(document.id, "unclaimed")
+            unbound.append(item)
         elif not item.who.consented:
             _refuse(
                 result, item, "CONSENT_MISSING", "the resident has not consented to this source"
             )
         else:
             known.append(item)
-    batches.put_unclaimed(tx, provider, kept, now)
+    if unbound:
+        _keep(tx, vault, provider, unbound, now, result)
     return known
+
+
+def _keep(
+    tx: Connection,
+    vault: Vault,
+    provider: str,
+    items: list[_Item],
+    now: datetime,
+    result: Credited,
+) -> None:
+    """Keep each act under its id; what came before under this id stands."""
+    contents = []
+    for item in items:
+        act = item.document
+        contents.append(orjson.dumps([act.scenario, act.occurred_at, act.quantities]))
+    rows = [
+        (item.document.id, item.document.subject, seal(vault.vault, content, item.document.subject))
+        for item, content in zip(items, contents, strict=True)
+    ]
+    earlier = batches.put_unclaimed(tx, provider, rows, now)
+    for item, content in zip(items, contents, strict=True):
+        act = item.document
+        subject, sealed = earlier.get(act.id, (act.subject, b""))
+        if subject != act.subject or (sealed and unseal(vault.vault, sealed, subject) != content):
+            _refuse(result, item, "ACTIVITY_ID_REUSED", _REUSED)
+        else:
+            result.outcomes[item.position] = outcome(act.id, "unclaimed")
 
 
 def _drop_duplicates(
@@ -196,12 +221,7 @@ def _drop_duplicates(
                 item.document.id, "duplicate", entry_id=item.entry_id
             )
         else:
-            _refuse(
-                result,
-                item,
-                "ACTIVITY_ID_REUSED",
-                "this id was used for another activity; send a correction, or use a new id",
-            )
+            _refuse(result, item, "ACTIVITY_ID_REUSED", _REUSED)
     return [item for item in first.values() if item.entry_id not in arrivals]
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import NamedTuple
 
@@ -87,27 +88,41 @@ class Unclaimed(NamedTuple):
 
 
 def put_unclaimed(
-    tx: Connection, provider: str, rows: Iterable[tuple[str, bytes, bytes]], now: datetime
-) -> None:
-    """Keep (activity id, subject hash, sealed document) until the resident binds."""
-    items = list(rows)
-    if not items:
-        return
-    tx.execute(
+    tx: Connection, provider: str, rows: Sequence[tuple[str, bytes, bytes]], now: datetime
+) -> dict[str, tuple[bytes, bytes]]:
+    """Keep (activity id, subject hash, sealed document) until the resident binds.
+
+    An id keeps what first came under it: returns (subject, sealed document) of each id that was
+    there before, or is given more than once.
+    """
+    new = tx.execute(
         text(
             "INSERT INTO unclaimed (provider, activity_id, subject, sealed, received_at)"
             " SELECT :provider, u.*, :now FROM unnest(CAST(:ids AS text[]),"
             " CAST(:subjects AS bytea[]), CAST(:sealed AS bytea[])) AS u"
-            " ON CONFLICT DO NOTHING"
+            " ON CONFLICT DO NOTHING RETURNING activity_id"
         ),
         {
             "provider": provider,
             "now": now,
-            "ids": text_array(item[0] for item in items),
-            "subjects": bytea_array(item[1] for item in items),
-            "sealed": bytea_array(item[2] for item in items),
+            "ids": text_array(row[0] for row in rows),
+            "subjects": bytea_array(row[1] for row in rows),
+            "sealed": bytea_array(row[2] for row in rows),
         },
+    ).scalars()
+    again = Counter(row[0] for row in rows)
+    again.subtract(new)
+    ids = [name for name, more in again.items() if more]
+    if not ids:
+        return {}
+    found = tx.execute(
+        text(
+            "SELECT activity_id, subject, sealed FROM unclaimed"
+            " WHERE provider = :provider AND activity_id = ANY(CAST(:ids AS text[]))"
+        ),
+        {"provider": provider, "ids": text_array(ids)},
     )
+    return {row[0]: (row[1], row[2]) for row in found}
 
 
 def take_unclaimed(tx: Connection, provider: str, subject: bytes) -> list[Unclaimed]:

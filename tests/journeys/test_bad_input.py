@@ -470,6 +470,15 @@ def test_an_id_stands_for_one_act_of_one_person(still_town, bikes, rider):
         assert [one.get("code") for one in outcomes[-2:]] == ["ACTIVITY_ID_REUSED"] * 2
 
 
+def test_an_id_that_waits_for_its_person_stands_for_one_act_too(bikes):
+    first = ride(subject="a stranger")
+    others = first, {**first, "subject": "another stranger"}, {**first, **_quantity("1")}
+    for batch in (others, others):
+        outcomes = bikes.batch(f"b-{next(_number)}", *batch).json()["outcomes"]
+        assert [one["outcome"] for one in outcomes] == ["unclaimed", "rejected", "rejected"]
+        assert {one.get("code") for one in outcomes} == {None, "ACTIVITY_ID_REUSED"}
+
+
 def test_a_correction_that_cannot_be_is_refused_and_changes_nothing(bikes, rider, unchanged):
     whole = ride()
     bikes.batch(f"b-{next(_number)}", whole)
