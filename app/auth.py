@@ -3,7 +3,8 @@
 A provider signs five lines, each ended by a newline (the shape of WeChat Pay v3):
 
     METHOD
-    path?query
+    path?query      as sent; in the path A-Z a-z 0-9 and /:@!$&'()*+,;=~-._ stand for themselves,
+                    and all else is percent-encoded in upper case
     timestamp       seconds since 1970, at most 300 from ours
     nonce           16 to 64 of A-Z a-z 0-9 _ -
     body            the bytes as sent; empty for GET

@@ -58,6 +58,7 @@ PROBLEMS: dict[str, tuple[int, str]] = {
     "ACTIVITY_MALFORMED": (422, "行为格式不正确"),
     "ACTIVITY_ID_MALFORMED": (422, "行为编号格式不正确"),
     "ACTIVITY_ID_MISMATCH": (422, "行为编号与地址不一致"),
+    "ACTIVITY_ID_REUSED": (409, "行为编号已用于另一行为"),
     "SUBJECT_MALFORMED": (422, "用户标识格式不正确"),
     "SUBJECT_UNKNOWN": (422, "用户标识尚未绑定居民"),
     "CONSENT_MISSING": (422, "居民未授权该来源"),

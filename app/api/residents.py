@@ -25,7 +25,7 @@ from app.api.wire import (
 )
 from app.auth import resident
 from app.config import CITY_ZONE
-from app.errors import Problem
+from app.errors import PROBLEMS, Problem
 from app.flows import prove
 from app.store import entries, log, people, statements
 from app.store.db import one_statement, snapshot
@@ -36,7 +36,6 @@ from ledger.buckets import day_number
 from ledger.encoding import MAX_INT
 from ledger.entries import Kind
 from scenarios import AREAS
-from scenarios.errors import TITLES
 
 _RECENT = 5
 _ENTRY_ID = re.compile(r"[0-9a-f]{32}")
@@ -173,7 +172,7 @@ def get_rejections(args: dict[str, Any]) -> Response:
             "provider": row.provider,
             "activity_id": row.activity_id,
             "code": row.code,
-            "title_zh": TITLES.get(row.code, row.code),
+            "title_zh": PROBLEMS.get(row.code, (0, row.code))[1],
             "detail": row.detail,
         }
         for row in rows[:limit]

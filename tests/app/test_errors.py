@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import re
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -42,6 +44,23 @@ def test_a_problem_type_can_be_looked_up(client):
     page = client.get("/problems/NONCE_REPLAYED")
     assert page.json["status"] == 401
     problem(client.get("/problems/NO_SUCH"), 404, "NOT_FOUND")
+
+
+SOURCE = Path(__file__).resolve().parents[2] / "app"
+ASKED = (
+    "auth.py",
+    "limits.py",
+    "api/*.py",
+    *(f"flows/{name}.py" for name in ("accept", "correct", "credit", "document", "prove")),
+)  # what a request can come through
+REASONS = {"WAITING_FOR_BUDGET", "CAP_REACHED"}  # of an accepted activity, no refusals
+
+
+def test_every_code_that_a_request_can_be_refused_with_stands_in_the_table():
+    text = "".join(file.read_text() for glob in ASKED for file in SOURCE.glob(glob))
+    codes = set(re.findall(r'"([A-Z]+(?:_[A-Z]+)+)"', text))
+    assert len(codes) > 25
+    assert codes - REASONS - PROBLEMS.keys() == set()
 
 
 def test_every_code_has_a_status_and_a_chinese_title():

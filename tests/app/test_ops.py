@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+import schemathesis
 
 
 def test_the_landing_page_links_to_everything_and_every_link_answers(client, city):
@@ -75,6 +76,7 @@ PAGES = {"/", "/docs", "/registry", "/openapi.json", "/static/<filename>"}  # fo
 def test_the_openapi_document_names_every_route_that_is_no_page(app, client):
     spec = client.get("/openapi.json").json
     assert spec["openapi"] == "3.1.0"
+    schemathesis.openapi.from_dict(spec).validate()  # by the specification's own schema
     documented = {path.replace("{", "<").replace("}", ">") for path in spec["paths"]}
     routes = {
         "/".join(

@@ -128,6 +128,7 @@ def test_a_resident_sees_why_not(provider, rider, ride, me):
             break
     assert seen == ["ACTIVITY_ID_REUSED"] * 5
     assert me("rejections", cursor="MQ").status_code == 422
+    assert me("rejections").json["items"][0]["title_zh"] == "行为编号已用于另一行为"
 
 
 def test_amounts_and_ids_are_strings_everywhere(me, entry_id):
