@@ -1,9 +1,10 @@
 """Ingestion over HTTP against a floor that COPYs the very same rows and does nothing else.
 
-Two providers with riders of their own each send signed batches of 5,000 over one connection to two
-web processes, while the sealer runs. Afterwards the rows that this wrote are read back and
-written again by plain psycopg: binary COPY into empty tables of the same shape and indexes, one
-commit a batch, one connection. The floor has no signature, JSON, rules, keys, or conflicts.
+Two providers, of two areas and with customers of their own, each send signed batches of 5,000 over
+one connection to two web processes, while the sealer runs. Afterwards the rows that this wrote
+are read back and written again by plain psycopg: binary COPY into empty tables of the same shape
+and indexes, one commit a batch, one connection. The floor has no signature, JSON, rules, keys, or
+conflicts.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import psycopg
 from app.auth import Received, sign
 from app.cli.client import read_private_key
 from app.cli.local import running
-from bench.stage import BATCH, Provider, Result, Stage, rides
+from bench.stage import BATCH, Provider, Result, Stage, activities
 
 BATCHES = 12  # a provider
 _WARM = 2  # of them, not counted
@@ -78,8 +79,8 @@ def _provider(url: str, provider: Provider, first: int, barrier: Any, done: Any)
     for n in range(BATCHES):
         start = first + n * BATCH
         batch_id = f"{provider.code}-{start}"
-        activities = rides(provider, start, BATCH, seed=start)
-        bodies.append(orjson.dumps({"batch_id": batch_id, "activities": activities}))
+        acts = activities(provider, start, BATCH, seed=start)
+        bodies.append(orjson.dumps({"batch_id": batch_id, "activities": acts}))
     accepted = 0
     with httpx.Client(base_url=url, timeout=60) as http:
         for n, body in enumerate(bodies):

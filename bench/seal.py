@@ -10,7 +10,7 @@ from sqlalchemy import text
 
 from app.flows.accept import Batch, accept
 from app.flows.seal import LIMIT
-from bench.stage import BATCH, Result, Stage, rides
+from bench.stage import BATCH, Result, Stage, activities
 
 _TABLES = {"leaves": ["int8", "int8"], "tiles": ["int2", "int8", "bytea"]}
 
@@ -19,8 +19,8 @@ def measure(stage: Stage) -> list[Result]:
     """Entries sealed a second, with a full outbox."""
     provider = stage.providers[0]
     for n in range(LIMIT // BATCH):
-        activities = rides(provider, 9_000_000 + n * BATCH, BATCH, seed=n)
-        batch = Batch(provider.code, f"seal-{n}", orjson.dumps(activities), activities)
+        acts = activities(provider, 9_000_000 + n * BATCH, BATCH, seed=n)
+        batch = Batch(provider.code, f"seal-{n}", orjson.dumps(acts), acts)
         accept(stage.engine, stage.vault, stage.registry, batch, stage.now())
     with stage.engine.begin() as tx:
         before = tx.execute(text("SELECT size FROM log_head")).scalar_one()

@@ -9,8 +9,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
+from secrets import token_hex
 from typing import NamedTuple
 
+import psycopg
 from sqlalchemy import Engine, create_engine
 
 from app.cli.local import prepare
@@ -19,7 +21,7 @@ from app.config import Config, Mode
 from app.flows.budget import fund_budget
 from app.flows.enroll import enroll
 from app.flows.seal import Sealer
-from app.store import providers
+from app.store import budgets, providers
 from app.store.catalogue import Registry
 from app.vault import Vault, open_vault
 
@@ -37,12 +39,22 @@ class Result(NamedTuple):
 
 
 class Provider(NamedTuple):
-    """A provider with its own riders."""
+    """A provider with customers of its own, who all do one thing."""
 
     code: str
     key_id: str
     key: Path
-    riders: tuple[str, ...]
+    customers: tuple[str, ...]
+    scenario: str
+    quantity: str
+    most: int  # of the quantity, in hundredths
+
+
+# Two behaviours with daily caps, of two areas with a budget each.
+_KINDS = (
+    ("bikes", "travel.bike_shared", "distance_km", 900),
+    ("bank", "banking.mobile_pay", "count", 100),
+)
 
 
 @dataclass(frozen=True)
@@ -62,8 +74,8 @@ class Stage:
 
 
 @contextmanager
-def stage(riders: int, provider_count: int = 2) -> Iterator[Stage]:
-    """Build the city, yield it, throw it away."""
+def stage(customers: int) -> Iterator[Stage]:
+    """Build a city with so many customers a provider, yield it, throw it away."""
     with tempfile.TemporaryDirectory(prefix="puhui-bench-") as name:
         folder = Path(name)
         folder.chmod(0o755)
@@ -82,34 +94,49 @@ def stage(riders: int, provider_count: int = 2) -> Iterator[Stage]:
         assert config.database_url
         engine, vault = create_engine(config.database_url), open_vault(config.keys_dir)
         now, registry = datetime.now(UTC), Registry()
-        fund_budget(engine, vault, "*", 10**12, "bench", now)
         made, residents = [], []
-        for code in [f"bikes-{n}" for n in range(provider_count)]:
+        for code, scenario, quantity, most in _KINDS:
+            area = scenario.partition(".")[0]
             with engine.begin() as tx:
                 providers.add(tx, code, code, now)
+                budgets.create(tx, token_hex(16), area, area, now)
+            fund_budget(engine, vault, area, 10**12, "bench", now)
             key = folder / f"{code}.pem"
             key_id = add_provider_key(engine, code, key)
-            names = tuple(f"{code}-rider-{n}" for n in range(riders // provider_count))
+            names = tuple(f"{code}-customer-{n}" for n in range(customers))
             for first in range(0, len(names), BATCH):
                 some = names[first : first + BATCH]
                 residents += enroll(engine, vault, registry, code, some, "140403", now).values()
-            made.append(Provider(code, key_id, key, names))
+            made.append(Provider(code, key_id, key, names, scenario, quantity, most))
+        _analyze(config)
         sealer = Sealer(engine, vault, config.head_file)
         yield Stage(config, engine, vault, sealer, tuple(made), tuple(residents))
         engine.dispose()
 
 
-def rides(provider: Provider, first: int, count: int, seed: int) -> list[dict[str, object]]:
-    """Made-up rides of November 2026, from ride number `first` on."""
+def _analyze(config: Config) -> None:
+    """What autovacuum does within a minute of a city's life: the planner needs statistics."""
+    assert config.owner_url
+    with psycopg.connect(config.owner_url.replace("+psycopg", ""), autocommit=True) as owner:
+        owner.execute("ANALYZE")
+
+
+def activities(provider: Provider, first: int, count: int, seed: int) -> list[dict[str, object]]:
+    """Made-up acts of November 2026, from number `first` on."""
     draw = random.Random(seed)
     return [
         {
             "id": f"{provider.code}-{first + n}",
-            "subject": draw.choice(provider.riders),
-            "scenario": "travel.bike_shared",
+            "subject": draw.choice(provider.customers),
+            "scenario": provider.scenario,
             "occurred_at": f"2026-11-{draw.randrange(1, 21):02d}"
             f"T{draw.randrange(6, 22):02d}:{draw.randrange(60):02d}:00+08:00",
-            "quantities": {"distance_km": f"{draw.randrange(100, 900) / 100:.2f}"},
+            "quantities": {provider.quantity: _decimal(draw.randint(100, provider.most))},
         }
         for n in range(count)
     ]
+
+
+def _decimal(hundredths: int) -> str:
+    whole, rest = divmod(hundredths, 100)
+    return f"{whole}.{rest:02d}" if rest else str(whole)

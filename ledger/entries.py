@@ -94,6 +94,10 @@ class Posting(NamedTuple):
     amount: int
 
 
+Row = tuple[int, bytes, int, int, int]
+"""A posting in a database: amount, account key, bucket, account kind code, asset code."""
+
+
 @dataclass(frozen=True, slots=True)
 class Entry:
     """An entry of the ledger.
@@ -138,6 +142,13 @@ class Entry:
             if account.kind in _PERSONAL:
                 return account.token
         return ""
+
+    def rows(self) -> list[Row]:
+        """The postings as a database keeps them."""
+        return [
+            (amount, account.key, bucket, account.kind.code, asset.code)
+            for account, asset, bucket, amount in self.postings
+        ]
 
     def payload(self) -> bytes:
         """The canonical bytes, which the log stores, hashes and never changes.

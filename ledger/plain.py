@@ -1,4 +1,4 @@
-"""The plain issue: the form nine entries in ten have, read in one match.
+"""The plain issue: the form nine entries in ten have, written and read in one go.
 
 It credits a reduction and, with points, pays them out of a budget; nothing is repaid. The
 pattern is the canonical form itself, so what it takes needs no parsing and no writing again;
@@ -9,9 +9,14 @@ import re
 from functools import lru_cache
 from typing import NamedTuple
 
-from ledger.accounts import AccountKind, Asset, is_scenario
+from ledger.accounts import Account, AccountKind, Asset, is_scenario
 from ledger.buckets import is_bucket
-from ledger.entries import is_instant
+from ledger.entries import Kind, Row, is_instant
+from ledger.errors import Malformed
+
+_REDUCTION, _RESIDENT = AccountKind.REDUCTION.code, AccountKind.RESIDENT.code
+_BUDGET = AccountKind.BUDGET.code
+_CO2E, _POINT = Asset.CO2E.code, Asset.POINT.code
 
 
 class Terms(NamedTuple):
@@ -33,6 +38,80 @@ class Plain(NamedTuple):
     terms: Terms
     reduction_mg: int
     points: int
+
+
+class Issue(NamedTuple):
+    """A plain issue ready to be appended; it offers what an ``Entry`` offers a store."""
+
+    plain: Plain
+    data: bytes
+
+    @property
+    def id(self) -> str:
+        """The entry's id."""
+        return self.plain.id
+
+    @property
+    def kind(self) -> Kind:
+        """Always an issue."""
+        return Kind.ISSUE
+
+    def payload(self) -> bytes:
+        """The canonical bytes."""
+        return self.data
+
+    def rows(self) -> tuple[Row, ...]:
+        """Its postings as a database keeps them."""
+        _, resident, terms, mg, points = self.plain
+        wallet = bytes.fromhex(resident)
+        carbon = (
+            (-mg, _source(terms.scenario), terms.vintage, _REDUCTION, _CO2E),
+            (mg, wallet, terms.vintage, _RESIDENT, _CO2E),
+        )
+        if not points:
+            return carbon
+        return (
+            *carbon,
+            (-points, bytes.fromhex(terms.budget), 0, _BUDGET, _POINT),
+            (points, wallet, terms.bucket, _RESIDENT, _POINT),
+        )
+
+
+def write(
+    terms: Terms,
+    *,
+    id: str,
+    at: str,
+    resident: str,
+    commitment: str,
+    reduction_mg: int,
+    points: int = 0,
+    awaiting: int = 0,
+    withheld: int = 0,
+) -> Issue:
+    """What ``transfers.issue`` makes for a resident who owes nothing, in a third of the time.
+
+    The bytes are put together as text and then have to pass ``read``, which takes nothing but a
+    sound issue. Raises ``Malformed`` if they do not.
+    """
+    scenario, version, digest, vintage, budget, bucket = terms
+    waits = f'"awaiting":{awaiting},"budget":"{budget}",' if awaiting else ""
+    lost = f',"withheld":{withheld}' if withheld else ""
+    paid = (
+        f',["budget:{budget}","POINT",0,-{points}],["resident:{resident}","POINT",{bucket},{points}]'
+        if points
+        else ""
+    )
+    data = (
+        f'{{"at":"{at}","detail":{{{waits}"commitment":"{commitment}",'
+        f'"rule":["{scenario}",{version},"{digest}"]{lost}}},"id":"{id}","kind":"issue",'
+        f'"postings":[["reduction:{scenario}","CO2E",{vintage},-{reduction_mg}],'
+        f'["resident:{resident}","CO2E",{vintage},{reduction_mg}]{paid}],"v":1}}'
+    ).encode()
+    made = read(data)
+    if made is None:
+        raise Malformed("These are not the parts of a plain issue.")
+    return Issue(made, data)
 
 
 # Fewer digits than MAX_INT and MAX_VERSION have: larger numbers are Entry.read's.
@@ -89,3 +168,8 @@ def _terms(
     ):
         return Terms(scenario, int(version), digest, int(vintage), budget or "", expires)
     return None
+
+
+@lru_cache(maxsize=1024)
+def _source(scenario: str) -> bytes:
+    return Account(AccountKind.REDUCTION, scenario).key

@@ -6,12 +6,13 @@ Runs inside its caller's transaction and never commits. The stages, by number:
 2. rules: which scenario version was in force, are the quantities within bounds, what is avoided;
 3. people: whose identifier is it; those residents are locked, in order;
 4. duplicates: what the ledger, or this very call, has credited already;
-5. limits: exclusivity and caps, from the resident's counters;
-6. openings: what was done, encrypted under the resident's own key;
+5. openings: what was done, encrypted under the resident's own key;
+6. limits: counters are locked; exclusivity and caps, from what the resident did before;
 7. budget: budgets are locked; what is not funded waits, in order;
 8. entries: built and appended.
 
-All that costs time comes before stage 7: budgets are the only rows that strangers share.
+What costs time comes before stage 6: from there on batches of one scenario wait for each other,
+and from stage 7 on those of one budget.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from app.config import CITY_ZONE
 from app.flows.document import Document, outcome, rejection
 from app.store import batches, budgets, entries, people, usage
 from app.vault import SALT_BYTES, Vault, VaultError, open_opening, seal, seal_opening, unseal
+from ledger import plain
 from ledger.accounts import Asset
 from ledger.buckets import expiry_bucket
 from ledger.encoding import commit
@@ -53,7 +55,6 @@ from scenarios import (
 _REUSED = "this id was used for another activity; send a correction, or use a new id"
 _NOBODY = people.Member("", b"", False)
 _NOTHING = Grant(0, 0, None)
-_NO_DEBT: dict[Asset, int] = {}
 
 
 @dataclass(slots=True)
@@ -96,8 +97,8 @@ def credit(
     items, refused = _quantify(vault, catalogue, provider, documents, now, result)
     items = _resolve(tx, vault, provider, items, refused, now, result)
     items = _drop_duplicates(tx, vault, provider, items, result)
-    items = _limit(tx, items, result)
     _seal_openings(vault, items)
+    items = _limit(tx, items, result)
     _append(tx, items, _fund(tx, items), now)
     for item in items:
         result.outcomes[item.position] = _accepted(item)
@@ -238,7 +239,7 @@ def _same_opening(tx: Connection, vault: Vault, item: _Item, arrival: int) -> bo
 
 
 def _limit(tx: Connection, items: list[_Item], result: Credited) -> list[_Item]:
-    """Stage 5. Counters are locked, read, and left as they then stand."""
+    """Stage 6. Counters are locked, read, and left as they then stand."""
     wanted: dict[usage.Key, None] = {}
     for item in items:
         item.counters = needs(item.version, item.activity)
@@ -287,7 +288,7 @@ def _fund(tx: Connection, items: list[_Item]) -> dict[str, str]:
 
 
 def _seal_openings(vault: Vault, items: list[_Item]) -> None:
-    """Stage 6. What a person did, salted, under the person's own key; the ledger only commits."""
+    """Stage 5. What a person did, salted, under the person's own key; the ledger only commits."""
     keys: dict[str, bytes] = {}
     for item in items:
         resident, wrapped, _ = item.who
@@ -337,25 +338,31 @@ def _months(item: _Item) -> int:
 
 def _issue(
     item: _Item, at: str, bucket: int, budget: str, owed: dict[str, dict[Asset, int]]
-) -> Entry:
-    version, granted = item.version, item.granted
+) -> Entry | plain.Issue:
+    version, granted, resident = item.version, item.granted, item.who.resident
+    vintage = item.activity.year
+    parts: dict[str, Any] = {
+        "id": item.entry_id,
+        "at": at,
+        "resident": resident,
+        "commitment": item.commitment,
+        "reduction_mg": item.reduction.mg,
+        "points": 0 if item.waits else granted.points,
+        "awaiting": granted.points if item.waits else 0,
+        "withheld": granted.withheld,
+    }
+    if resident not in owed:
+        rule = version.scenario, version.number, version.digest
+        return plain.write(plain.Terms(*rule, vintage, budget, bucket), **parts)
     entry = issue(
-        id=item.entry_id,
-        at=at,
-        resident=item.who.resident,
+        **parts,
         rule=Rule(version.scenario, version.number, version.digest),
-        commitment=item.commitment,
-        reduction_mg=item.reduction.mg,
-        vintage=item.activity.year,
-        points=0 if item.waits else granted.points,
+        vintage=vintage,
         bucket=bucket,
         budget=budget,
-        awaiting=granted.points if item.waits else 0,
-        withheld=granted.withheld,
-        debt=owed.get(item.who.resident, _NO_DEBT),
+        debt=owed[resident],
     )
-    if owed:
-        people.repay(owed, entry)
+    people.repay(owed, entry)
     return entry
 
 

@@ -14,10 +14,10 @@ from typing import Any
 from sqlalchemy import Connection, text
 
 from app.store.db import bytea_array, copy_in, int_array
-from ledger.accounts import Account
 from ledger.entries import Entry, Kind
 from ledger.errors import Insufficient
 from ledger.merkle import leaf_hash
+from ledger.plain import Issue
 
 _ENTRY = {"arrival": "int8", "id": "bytea", "kind": "text", "payload": "bytea"}
 _POSTING = {
@@ -47,7 +47,7 @@ DO UPDATE SET amount = b.amount + excluded.amount""")
 _ARRIVALS = text("SELECT nextval('arrivals') FROM generate_series(1, :n)")
 
 
-def append(tx: Connection, entries: Sequence[Entry]) -> list[int]:
+def append(tx: Connection, entries: Sequence[Entry | Issue]) -> list[int]:
     """Write entries, their postings and outbox rows; return their arrival numbers, in order.
 
     Raises Insufficient if a guarded balance would fall below zero, and IntegrityError (from the
@@ -59,15 +59,13 @@ def append(tx: Connection, entries: Sequence[Entry]) -> list[int]:
     postings: list[tuple[Any, ...]] = []
     deltas: dict[_Balance, int] = defaultdict(int)
     counts: list[int] = []
-    keys: dict[Account, bytes] = {}
     for entry in entries:
-        for account, asset, bucket, amount in entry.postings:
-            key = keys.get(account) or keys.setdefault(account, account.key)
-            kind = account.kind.code
-            postings.append((amount, key, bucket, kind, asset.code))
+        rows = entry.rows()
+        for amount, key, bucket, kind, asset in rows:
             if kind < 10:
-                deltas[key, kind, asset.code, bucket] += amount
-        counts.append(len(entry.postings))
+                deltas[key, kind, asset, bucket] += amount
+        postings += rows
+        counts.append(len(rows))
     _debit(tx, {key: -amount for key, amount in deltas.items() if amount < 0})
     _move(tx, _CREDIT, {key: amount for key, amount in deltas.items() if amount > 0})
     arrivals, payloads = _write(tx, entries)
@@ -93,7 +91,7 @@ def write_for_sealer(tx: Connection, entry: Entry) -> tuple[int, bytes]:
     return arrival, leaf_hash(payload)
 
 
-def _write(tx: Connection, entries: Sequence[Entry]) -> tuple[list[int], list[bytes]]:
+def _write(tx: Connection, entries: Sequence[Entry | Issue]) -> tuple[list[int], list[bytes]]:
     arrivals: list[int] = list(tx.execute(_ARRIVALS, {"n": len(entries)}).scalars())
     payloads = [entry.payload() for entry in entries]
     copy_in(

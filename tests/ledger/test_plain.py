@@ -55,6 +55,51 @@ def test_an_issue_that_repays_nothing_is_plain(
     assert plain.read(entry.payload()) == summary(entry)
 
 
+@given(HEX32, HEX32, AMOUNT, AMOUNT, st.integers(0, 9), st.sampled_from(["paid", "due", "none"]))
+def test_a_plain_issue_is_written_as_the_verb_writes_it(
+    id: str, resident: str, reduction_mg: int, amount: int, withheld: int, how: str
+) -> None:
+    parts: dict[str, Any] = {
+        "id": id,
+        "resident": resident,
+        "reduction_mg": reduction_mg,
+        "withheld": withheld,
+        "points": amount if how == "paid" else 0,
+        "awaiting": amount if how == "due" else 0,
+    }
+    entry = an_issue(**parts)
+    terms = Terms("travel.bike_shared", 1, "d" * 64, 2026, BUDGET, 20361130)
+    made = plain.write(terms, at=entry.at, commitment="c" * 64, **parts)
+    assert made.payload() == entry.payload()
+    assert list(made.rows()) == entry.rows()
+    assert (made.id, made.kind) == (entry.id, entry.kind)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"id": "1" * 31},
+        {"resident": 'a","b'},
+        {"at": "2026-11-22"},
+        {"commitment": "C" * 64},
+        {"reduction_mg": 0},
+        {"reduction_mg": -1},
+        {"points": 10**15},
+        {"points": 5, "awaiting": 5},
+        {"terms": Terms("travel.bike_shared", 1, "d" * 64, 2026, "nobody", 20361130)},
+        {"terms": Terms("travel.bike_shared", 1, "d" * 64, 2026, BUDGET, 20361131)},
+    ],
+)
+def test_what_is_no_sound_issue_is_never_written(wrong: dict[str, Any]) -> None:
+    terms = Terms("travel.bike_shared", 1, "d" * 64, 2026, BUDGET, 20361130)
+    parts: dict[str, Any] = {
+        "terms": terms, "id": "1" * 32, "at": "2026-11-22T00:12:11.123Z", "resident": A,
+        "commitment": "c" * 64, "reduction_mg": 5, "points": 5,
+    }  # fmt: skip
+    with pytest.raises(LedgerError):
+        plain.write(**(parts | wrong))
+
+
 def test_of_a_history_the_issues_that_repay_nothing_are_plain_and_nothing_else_is(
     make_town: Callable[..., Any],
 ) -> None:
