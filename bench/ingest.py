@@ -1,10 +1,10 @@
 """Ingestion over HTTP against a floor that COPYs the very same rows and does nothing else.
 
 Two providers, of two areas and with customers of their own, each send signed batches of 5,000 over
-one connection to two web processes, while the sealer runs. Afterwards the rows that this wrote
-are read back and written again by plain psycopg: binary COPY into empty tables of the same shape
-and indexes, one commit a batch, one connection. The floor has no signature, JSON, rules, keys, or
-conflicts.
+two connections to four web processes (which connection falls to which is chance), while the sealer
+runs. Afterwards the rows that this wrote are read back and written again by plain psycopg: binary
+COPY into empty tables of the same shape and indexes, one commit a batch, one connection. The floor
+has no signature, JSON, rules, keys, or conflicts.
 """
 
 from __future__ import annotations
@@ -22,8 +22,10 @@ from app.cli.client import read_private_key
 from app.cli.local import running
 from bench.stage import BATCH, Provider, Result, Stage, activities
 
-BATCHES = 12  # a provider
-_WARM = 2  # of them, not counted
+CONNECTIONS = 2  # a provider
+CONNECTION = 8  # batches over each
+BATCHES = CONNECTIONS * CONNECTION
+_WARM = 1  # of each connection's batches: not counted
 
 # What a batch writes: each table with its columns' types.
 _TABLES = {
@@ -38,7 +40,7 @@ _TABLES = {
 
 def measure(stage: Stage) -> list[Result]:
     """Activities a second of two providers, of one, and of the floor."""
-    with running(stage.config, workers=2, threads=2) as url:
+    with running(stage.config, workers=4, threads=2) as url:
         both = _send(stage, url, stage.providers, first=0)
         one = _send(stage, url, stage.providers[:1], first=BATCHES * BATCH)
     while stage.sealer.seal(stage.now()):
@@ -53,11 +55,12 @@ def measure(stage: Stage) -> list[Result]:
 def _send(stage: Stage, url: str, senders: tuple[Provider, ...], first: int) -> float:
     """Each provider in a process of its own, bodies ready beforehand, timed from a common start."""
     context = multiprocessing.get_context("spawn")
-    barrier = context.Barrier(len(senders) + 1)
+    barrier = context.Barrier(len(senders) * CONNECTIONS + 1)
     done: Any = context.Queue()
     processes = [
-        context.Process(target=_provider, args=(url, provider, first, barrier, done))
+        context.Process(target=_provider, args=(url, provider, first + half, barrier, done))
         for provider in senders
+        for half in range(0, BATCHES * BATCH, CONNECTION * BATCH)
     ]
     for process in processes:
         process.start()
@@ -67,7 +70,7 @@ def _send(stage: Stage, url: str, senders: tuple[Provider, ...], first: int) -> 
     seconds = time.perf_counter() - started
     for process in processes:
         process.join()
-    expected = (BATCHES - _WARM) * BATCH * len(senders)
+    expected = (CONNECTION - _WARM) * BATCH * CONNECTIONS * len(senders)
     if accepted != expected:
         raise RuntimeError(f"{accepted} of {expected} activities were accepted")
     return expected / seconds
@@ -76,7 +79,7 @@ def _send(stage: Stage, url: str, senders: tuple[Provider, ...], first: int) -> 
 def _provider(url: str, provider: Provider, first: int, barrier: Any, done: Any) -> None:
     key = read_private_key(provider.key.read_bytes())
     bodies = []
-    for n in range(BATCHES):
+    for n in range(CONNECTION):
         start = first + n * BATCH
         batch_id = f"{provider.code}-{start}"
         acts = activities(provider, start, BATCH, seed=start)

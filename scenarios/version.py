@@ -69,7 +69,8 @@ class Group:
 class Version:
     """A published edition; it is never edited and its number is never used again.
 
-    `disabled` says why it takes no activities; `conditions` what the provider must make sure of.
+    `disabled` says why it takes no activities; `conditions` what the provider must make sure of;
+    `digest` is SHA-256 of the canonical bytes, in hex.
     """
 
     scenario: str
@@ -88,6 +89,7 @@ class Version:
     effective_day: int = field(init=False)
     reckon: Reckon = field(init=False, repr=False, compare=False)
     periods: tuple[str, ...] = field(init=False)
+    digest: str = field(init=False, repr=False)
     _canonical: bytes = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -115,11 +117,6 @@ class Version:
     def enabled(self) -> bool:
         """Whether it takes activities."""
         return self.disabled is None
-
-    @property
-    def digest(self) -> str:
-        """SHA-256 of the canonical bytes, 64 lower-case hex digits."""
-        return hashlib.sha256(self._canonical).hexdigest()
 
     def canonical(self) -> bytes:
         """The edition as RFC 8785 JSON: text and whole numbers only."""
@@ -166,7 +163,9 @@ class Version:
                 for item in document["inputs"]
             ],
         }
-        object.__setattr__(version, "_canonical", canonical(plain(published, where)))
+        data = canonical(plain(published, where))
+        object.__setattr__(version, "_canonical", data)
+        object.__setattr__(version, "digest", hashlib.sha256(data).hexdigest())
         return version
 
     @classmethod

@@ -89,6 +89,10 @@ ON CONFLICT (account_kind, account, asset) DO UPDATE SET amount = o.amount + exc
 
 def fold_open(tx: Connection, arrivals: Sequence[int]) -> None:
     """Add these (sorted) entries' postings on open accounts to the folded sums."""
+    # The table grows faster than its statistics: a plan for a small one would read all of it,
+    # every second.
+    tx.execute(text("SET LOCAL plan_cache_mode = force_custom_plan"))
+    tx.execute(text("SET LOCAL enable_seqscan = off"))
     tx.execute(_FOLD, {"low": arrivals[0], "high": arrivals[-1], "arrivals": int_array(arrivals)})
 
 
