@@ -99,6 +99,7 @@ class OutcomeSchema(ma.Schema):
     points = _text("credited now", required=False)
     waiting_points = _text("earned; paid in order once the budget is funded", required=False)
     withheld_points = _text("above a cap, not given", required=False)
+    cap = _text("which cap: day.count, month.points …", required=False)
     reason = _text("WAITING_FOR_BUDGET or CAP_REACHED, why points are fewer", required=False)
     code = _text("why it was rejected, for programs", required=False)
     detail = _text("why it was rejected, as a sentence", required=False)

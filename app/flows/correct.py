@@ -14,7 +14,7 @@ from sqlalchemy import Connection, Engine
 
 from app.flows.credit import credit
 from app.flows.document import Document, DocumentError, outcome, read_document
-from app.store import budgets, entries, people, usage
+from app.store import batches, budgets, entries, people, usage
 from app.store.catalogue import Registry
 from app.store.db import transact
 from app.vault import Vault, open_opening
@@ -68,9 +68,8 @@ def correct(
         entries.take_turn(tx, vault.entry_id(f"activity:{provider}", activity_id))
         last = _last_revision(tx, vault, provider, activity_id)
         if last is None:
-            raise UnknownActivityError(
-                f"no credited activity {activity_id[:64]!r}; corrections follow a first report"
-            )
+            parts = (vault, registry.current(tx), provider, activity_id, replacement, now)
+            return _correct_unclaimed(tx, *parts)
         catalogue, document = registry.current(tx), None
         if replacement is not None:
             document = _document(vault, provider, activity_id, replacement, last.number + 1)
@@ -93,6 +92,30 @@ def correct(
         return result
 
     return transact(engine, work)
+
+
+def _correct_unclaimed(
+    tx: Connection,
+    vault: Vault,
+    catalogue: Catalogue,
+    provider: str,
+    activity_id: str,
+    replacement: Any,
+    now: datetime,
+) -> dict[str, Any]:
+    """What nobody has claimed yet is in no ledger: it is forgotten, or reported anew."""
+    if not batches.drop_unclaimed(tx, provider, activity_id):
+        raise UnknownActivityError(
+            f"no activity {activity_id[:64]!r} is credited or unclaimed; report it first"
+        )
+    if replacement is None:
+        return outcome(activity_id, "reversed")
+    document = _document(vault, provider, activity_id, replacement, 0)
+    _check(catalogue, document, now)
+    result = credit(tx, vault, catalogue, provider, [document], now).outcomes[0]
+    if result["outcome"] == "rejected":
+        raise CorrectionError(result["code"], result["detail"])
+    return result
 
 
 def _check(catalogue: Catalogue, document: Document, now: datetime) -> None:

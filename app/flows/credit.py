@@ -341,25 +341,33 @@ def _issue(
 ) -> Entry | plain.Issue:
     version, granted, resident = item.version, item.granted, item.who.resident
     vintage = item.activity.year
-    parts: dict[str, Any] = {
-        "id": item.entry_id,
-        "at": at,
-        "resident": resident,
-        "commitment": item.commitment,
-        "reduction_mg": item.reduction.mg,
-        "points": 0 if item.waits else granted.points,
-        "awaiting": granted.points if item.waits else 0,
-        "withheld": granted.withheld,
-    }
+    rule = Rule(version.scenario, version.number, version.digest)
+    points, awaiting = (0, granted.points) if item.waits else (granted.points, 0)
     if resident not in owed:
-        rule = version.scenario, version.number, version.digest
-        return plain.write(plain.Terms(*rule, vintage, budget, bucket), **parts)
+        return plain.write(
+            plain.Terms(*rule, vintage, budget, bucket),
+            id=item.entry_id,
+            at=at,
+            resident=resident,
+            commitment=item.commitment,
+            reduction_mg=item.reduction.mg,
+            points=points,
+            awaiting=awaiting,
+            withheld=granted.withheld,
+        )
     entry = issue(
-        **parts,
-        rule=Rule(version.scenario, version.number, version.digest),
+        id=item.entry_id,
+        at=at,
+        resident=resident,
+        rule=rule,
+        commitment=item.commitment,
+        reduction_mg=item.reduction.mg,
         vintage=vintage,
+        points=points,
         bucket=bucket,
         budget=budget,
+        awaiting=awaiting,
+        withheld=granted.withheld,
         debt=owed[resident],
     )
     people.repay(owed, entry)
@@ -375,5 +383,9 @@ def _accepted(item: _Item) -> dict[str, Any]:
     if item.waits:
         rest |= {"waiting_points": str(item.granted.points), "reason": "WAITING_FOR_BUDGET"}
     elif item.granted.cap:
-        rest |= {"withheld_points": str(item.granted.withheld), "reason": "CAP_REACHED"}
+        rest |= {
+            "withheld_points": str(item.granted.withheld),
+            "reason": "CAP_REACHED",
+            "cap": item.granted.cap,
+        }
     return outcome(item.document.id, "accepted", **rest)

@@ -13,7 +13,10 @@ from app.flows.credit import credit
 from app.flows.document import Document
 from app.store import batches, people
 from app.store.catalogue import Registry
+from app.store.db import transact
 from app.vault import Vault, unseal
+
+_PAGE = 1000  # people a round
 
 
 def join(tx: Connection, vault: Vault, district: str, now: datetime) -> str:
@@ -67,3 +70,16 @@ def claim(
     if documents:
         credit(tx, vault, registry.current(tx), provider, documents, now)
     return len(documents)
+
+
+def claim_stragglers(engine: Engine, vault: Vault, registry: Registry, now: datetime) -> int:
+    """Credit acts that were put aside in the very moment in which their subject was bound."""
+    with engine.begin() as tx:
+        found = batches.claimable(tx, _PAGE)
+    return sum(_claim(engine, vault, registry, *who, now) for who in found)
+
+
+def _claim(
+    engine: Engine, vault: Vault, registry: Registry, provider: str, subject: bytes, now: datetime
+) -> int:
+    return transact(engine, lambda tx: claim(tx, vault, registry, provider, subject, now))

@@ -17,6 +17,7 @@ from sqlalchemy.exc import DBAPIError
 
 from app.config import CITY_ZONE
 from app.flows.budget import pay_waiting
+from app.flows.enroll import claim_stragglers
 from app.flows.expire import expire_points
 from app.flows.seal import LIMIT, Sealer, SecondHistoryError
 from app.store import providers
@@ -26,6 +27,7 @@ from app.vault import Vault
 _PAUSE_S = 1.0
 _RETRY_S = 5.0
 _NONCE_AGE = timedelta(minutes=10)
+_SWEEP = timedelta(minutes=1)
 _log = structlog.get_logger("worker")
 
 
@@ -39,6 +41,7 @@ class Worker:
         self._registry = Registry()
         self._stop = threading.Event()
         self._expired_on: date | None = None
+        self._swept_at: datetime | None = None
 
     def run(self) -> None:
         """Work until told to stop. A database that is away is waited for; a second history ends
@@ -68,4 +71,7 @@ class Worker:
             with self._engine.begin() as tx:
                 providers.forget_nonces(tx, now - _NONCE_AGE)
             self._expired_on = today
+        if self._swept_at is None or now - self._swept_at >= _SWEEP:
+            claim_stragglers(self._engine, self._vault, self._registry, now)
+            self._swept_at = now
         return self._sealer.seal(now)

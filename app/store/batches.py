@@ -125,6 +125,24 @@ def put_unclaimed(
     return {row[0]: (row[1], row[2]) for row in found}
 
 
+def drop_unclaimed(tx: Connection, provider: str, activity_id: str) -> bool:
+    """Forget one act that nobody claimed; False if it is not there."""
+    statement = text("DELETE FROM unclaimed WHERE provider = :provider AND activity_id = :id")
+    return tx.execute(statement, {"provider": provider, "id": activity_id}).rowcount == 1
+
+
+def claimable(tx: Connection, limit: int) -> list[tuple[str, bytes]]:
+    """(provider, subject) of acts that are kept although somebody is bound to their subject."""
+    rows = tx.execute(
+        text(
+            "SELECT DISTINCT u.provider, u.subject FROM unclaimed u"
+            " JOIN bindings b ON b.subject = u.subject LIMIT :limit"
+        ),
+        {"limit": limit},
+    )
+    return [(row.provider, row.subject) for row in rows]
+
+
 def take_unclaimed(tx: Connection, provider: str, subject: bytes) -> list[Unclaimed]:
     """Remove and return what waited for this identifier."""
     rows = tx.execute(

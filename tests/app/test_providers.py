@@ -143,6 +143,21 @@ def test_only_a_credited_activity_can_be_corrected(provider, ride):
     assert (answer.status_code, answer.json["code"]) == (404, "ACTIVITY_UNKNOWN")
 
 
+def test_an_unclaimed_activity_is_corrected_and_withdrawn(provider, rider, ride):
+    provider.batch("b1", ride(1, subject="stranger"), ride(2, subject="stranger"))
+    page = "/api/v1/activities/unclaimed"
+
+    def correct(name, document):
+        return provider.send("PUT", f"/api/v1/activities/{name}/correction", document)
+
+    longer = ride(1, subject="stranger", quantities={"distance_km": "9"})
+    assert correct("ride-1", longer).json == {"id": "ride-1", "outcome": "unclaimed"}
+    assert correct("ride-1", ride(1)).json["outcome"] == "accepted"
+    assert correct("ride-2", None).json == {"id": "ride-2", "outcome": "reversed"}
+    assert provider.send("GET", page).json["items"] == []
+    assert correct("ride-2", None).status_code == 404
+
+
 def test_unclaimed_activities_come_in_pages(provider, rider, ride):
     provider.batch("b1", *(ride(n, subject=f"stranger-{n}") for n in range(5)))
     url, seen, cursor = "/api/v1/activities/unclaimed?limit=2", [], ""

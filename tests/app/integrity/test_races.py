@@ -20,7 +20,8 @@ from app.flows.erase import erase
 from app.flows.prove import consistency
 from app.flows.redeem import hold, redeem, refund
 from app.flows.seal import Sealer
-from app.store import entries
+from app.flows.work import Worker
+from app.store import entries, people
 from ledger.checkpoint import open as open_checkpoint
 from ledger.entries import instant
 from ledger.errors import Insufficient
@@ -289,6 +290,17 @@ def test_a_batch_that_waited_for_an_erasure_finds_nobody(town, tmp_path):
             first.rollback()
             (outcome,) = sent.result()
     assert outcome["outcome"] == "unclaimed"
+    town.prove(tmp_path / "export")
+
+
+def test_an_act_put_aside_while_its_subject_was_bound_is_credited_by_the_worker(town, tmp_path):
+    (resident,) = town.enroll("rider-0")
+    (outcome,) = town.send("b1", town.dated(1, subject="rider-9"))
+    assert outcome["outcome"] == "unclaimed"
+    with town.engine.begin() as tx:  # as if the batch had read before this and written after it
+        people.bind(tx, town.vault.subject("bikes", "rider-9"), resident, "bikes", town.clock())
+    Worker(town.engine, town.vault, town.sealer, town.clock).step()
+    assert town.points(resident) == 625
     town.prove(tmp_path / "export")
 
 
