@@ -9,6 +9,8 @@ from datetime import UTC, datetime
 
 import redis
 from flask import Flask, current_app
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 from sqlalchemy import Engine
 
 from app.config import Config, ConfigError
@@ -67,6 +69,7 @@ def wire(app: Flask, config: Config, clock: Clock = utc_now) -> Wired:
             protocol=3,
             socket_timeout=_REDIS_TIMEOUT_S,
             socket_connect_timeout=_REDIS_TIMEOUT_S,
+            retry=Retry(NoBackoff(), 0),  # limits have their own answer to a Redis that is away
         ),
         registry=Registry(),
         clock=clock,

@@ -1,4 +1,4 @@
-"""The Merkle tree of RFC 6962 section 2.1 and RFC 9162 section 2.1, over SHA-256.
+"""The Merkle tree of RFC 6962 and RFC 9162 (section 2 of both), over SHA-256.
 
 A hash is 32 bytes. A *node* ``(level, index)`` is the root of the perfect subtree over leaves
 ``[index << level, (index + 1) << level)``; level 0 holds the leaf hashes.

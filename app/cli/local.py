@@ -16,7 +16,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, nullcontext, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import click
@@ -163,7 +163,7 @@ def _end_with_parent() -> None:
 
 def local_config(config: Config) -> Config:
     """Settings that a command on this machine works with: prepared in demo and test mode."""
-    return prepare(config) if config.sandbox else replace(config)
+    return prepare(config) if config.sandbox else config
 
 
 def _answers(url: str) -> bool:

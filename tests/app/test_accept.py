@@ -13,16 +13,6 @@ from app.flows.enroll import enroll
 from app.store import providers
 
 
-def ride(number: int, **changes: Any) -> dict[str, Any]:
-    return {
-        "id": f"ride-{number}",
-        "subject": "rider-1",
-        "scenario": "travel.bike_shared",
-        "occurred_at": "2026-11-20T08:00:00+08:00",
-        "quantities": {"distance_km": "2.5"},
-    } | changes
-
-
 @pytest.fixture
 def send(city):
     with city.engine.begin() as tx:
@@ -38,7 +28,7 @@ def send(city):
     return call
 
 
-def test_a_ride_is_credited_with_grams_and_points(send, city):
+def test_a_ride_is_credited_with_grams_and_points(send, city, ride):
     (outcome,) = send("b1", ride(1))["outcomes"]
     assert outcome["outcome"] == "accepted"
     assert outcome["reduction_mg"] == "625000"
@@ -54,13 +44,13 @@ def test_a_ride_is_credited_with_grams_and_points(send, city):
     assert {row[0]: int(row[1]) for row in total} == {1: 0, 2: 0}
 
 
-def test_the_same_batch_again_gets_the_same_bytes_and_other_bytes_are_refused(send, city):
+def test_the_same_batch_again_gets_the_same_bytes_and_other_bytes_are_refused(send, city, ride):
     assert send("b1", ride(1)) == send("b1", ride(1))
     with pytest.raises(BatchIdReusedError):
         send("b1", ride(2))
 
 
-def test_the_same_ride_in_another_batch_names_the_first_entry(send):
+def test_the_same_ride_in_another_batch_names_the_first_entry(send, ride):
     first = send("b1", ride(1))["outcomes"][0]
     again, other = send("b2", ride(1), ride(1, quantities={"distance_km": "3"}))["outcomes"]
     assert again == {"id": "ride-1", "outcome": "duplicate", "entry_id": first["entry_id"]}
