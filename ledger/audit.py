@@ -78,7 +78,8 @@ def audit(
         replay.check_tree(head)
         keys = _followed(trusted or export.log_keys(), replay.rotations)
         export.check_signed(head, keys)
-        export.check_versions(replay.book.published)
+        book = replay.book
+        export.check_versions(book.published | book.withdrawn)
         old = _check_since(export, head, since, keys) if since else None
         recomputed, missing = None, 0
         if (directory / FILE).exists():

@@ -21,6 +21,7 @@ _CO2E, _POINT = Asset.CO2E, Asset.POINT
 _GUARDED = frozenset(kind for kind in AccountKind if kind.guarded)
 _NOTHING: Mapping[int, int] = {}
 _NO_DEBT: Mapping[Asset, int] = {}
+_UNPUBLISHED = "{} version {} was not published like this, or was withdrawn."
 
 _account = tuple.__new__  # the hot path: a named tuple is a tuple
 
@@ -36,7 +37,10 @@ class Book:
         self.entries = {} if entries is None else entries
         self.size = 0
         self.balances: dict[tuple[Account, Asset], dict[int, int]] = {}
-        self.published: dict[tuple[str, int], str] = {}  # (scenario, version) -> digest
+        # (scenario, version) -> digest: those an issue may cite, and those it no longer may
+        self.published: dict[tuple[str, int], str] = {}
+        self.withdrawn: dict[tuple[str, int], str] = {}
+        self.effective: dict[tuple[str, int], str] = {}  # (scenario, version) -> its first day
         self.resolved: set[str] = set()  # holds released or redeemed
         self.settled: dict[str, str] = {}  # issue -> the entry that paid what it awaited
         self.reversed: set[str] = set()
@@ -162,7 +166,7 @@ class Book:
             return
         scenario, version, digest = entry.detail["rule"]
         if self.published.get((scenario, version)) != digest:
-            raise Refused(f"{scenario} version {version} was not published like this.")
+            raise Refused(_UNPUBLISHED.format(scenario, version))
         debt = self.debt(entry.resident)
         if not debt:
             return  # then the form of an issue leaves nothing open; _post refuses a repayment
@@ -255,8 +259,16 @@ class Book:
         _require_same(entry, wanted)
 
     def _check_publication(self, entry: Entry) -> None:
-        if _version(entry) in self.published:
+        if _version(entry) in self.effective:
             raise Refused("{} version {} was published before.".format(*_version(entry)))
+
+    def _check_withdrawal(self, entry: Entry) -> None:
+        if self.published.get(_version(entry)) != entry.detail["digest"]:
+            raise Refused(_UNPUBLISHED.format(*_version(entry)))
+        first_day = self.effective[_version(entry)]
+        transfers.withdraw_scenario(
+            id=entry.id, at=entry.at, **entry.detail, effective_from=first_day
+        )
 
     def _check_rotation(self, entry: Entry) -> None:
         keys.verify_rotation(entry.detail)
@@ -293,6 +305,10 @@ class Book:
 
     def _remember_publication(self, entry: Entry) -> None:
         self.published[_version(entry)] = entry.detail["digest"]
+        self.effective[_version(entry)] = entry.detail["effective_from"]
+
+    def _remember_withdrawal(self, entry: Entry) -> None:
+        self.withdrawn[_version(entry)] = self.published.pop(_version(entry))
 
     def _remember_erasure(self, entry: Entry) -> None:
         self.erased.add(entry.detail["account"].partition(":")[2])
@@ -310,6 +326,7 @@ _CHECKS: Mapping[Kind, Callable[[Book, Entry], None]] = {
     Kind.REVERSE: Book._check_reverse,
     Kind.EXPIRE: Book._check_expire,
     Kind.SCENARIO_PUBLISHED: Book._check_publication,
+    Kind.SCENARIO_WITHDRAWN: Book._check_withdrawal,
     Kind.KEY_ROTATED: Book._check_rotation,
     Kind.SUBJECT_ERASED: Book._check_erasure,
     Kind.DAY_CLOSED: Book._check_close,
@@ -321,6 +338,7 @@ _MEMORY: Mapping[Kind, Callable[[Book, Entry], None]] = {
     Kind.REFUND: Book._remember_refund,
     Kind.REVERSE: Book._remember_reverse,
     Kind.SCENARIO_PUBLISHED: Book._remember_publication,
+    Kind.SCENARIO_WITHDRAWN: Book._remember_withdrawal,
     Kind.SUBJECT_ERASED: Book._remember_erasure,
     Kind.DAY_CLOSED: Book._remember_close,
 }

@@ -87,6 +87,7 @@ class _Form(NamedTuple):
 # A field means the same wherever it stands.
 _FIELDS: Mapping[str, Callable[[Any], bool]] = {
     "account": _is_resident,
+    "action": _is_text,
     "awaiting": _is_amount,
     "budget": is_id,
     "commitment": is_digest,
@@ -124,8 +125,10 @@ _FORMS: Mapping[str, _Form] = {
     "expire": _Form(frozenset()),
     "adjust": _Form(frozenset({"reason"})),
     "scenario.published": _Form(frozenset({"scenario", "version", "digest", "effective_from"})),
+    "scenario.withdrawn": _Form(frozenset({"scenario", "version", "digest"})),
     "key.rotated": _Form(frozenset({"old", "new", "signature"})),
     "budget.funded": _Form(frozenset({"reference"})),
+    "admin.acted": _Form(frozenset({"action", "commitment"})),
     "subject.erased": _Form(frozenset({"account"})),
     "day.closed": _Form(frozenset({"day", "size", "totals"})),
 }

@@ -33,8 +33,10 @@ class Kind(StrEnum):
     EXPIRE = "expire"
     ADJUST = "adjust"
     SCENARIO_PUBLISHED = "scenario.published"
+    SCENARIO_WITHDRAWN = "scenario.withdrawn"
     KEY_ROTATED = "key.rotated"
     BUDGET_FUNDED = "budget.funded"
+    ADMIN_ACTED = "admin.acted"
     SUBJECT_ERASED = "subject.erased"
     DAY_CLOSED = "day.closed"
 
@@ -68,7 +70,9 @@ LINES: Mapping[Kind, Mapping[tuple[AccountKind, Asset], int]] = {
     Kind.ADJUST: {(_B, _POINT): 0, (_R, _POINT): 0},
     Kind.BUDGET_FUNDED: {(AccountKind.ISSUANCE, _POINT): -1, (_B, _POINT): 1},
     Kind.SCENARIO_PUBLISHED: {},
+    Kind.SCENARIO_WITHDRAWN: {},
     Kind.KEY_ROTATED: {},
+    Kind.ADMIN_ACTED: {},
     Kind.SUBJECT_ERASED: {},
     Kind.DAY_CLOSED: {},
 }

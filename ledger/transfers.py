@@ -6,11 +6,12 @@ resident owes because points taken back were already spent; the caller has both 
 """
 
 from collections.abc import Iterable, Mapping
+from datetime import date, datetime, time, timedelta
 from functools import lru_cache
 from typing import Any, NamedTuple
 
 from ledger.accounts import Account, AccountKind, Asset
-from ledger.buckets import spend
+from ledger.buckets import SHANGHAI, spend
 from ledger.entries import Entry, Kind, Posting
 from ledger.errors import Insufficient, Malformed, Refused
 
@@ -24,6 +25,10 @@ _ISSUANCE = Account(AccountKind.ISSUANCE)
 _OWED = Account(AccountKind.OWED)
 _REDEEMED = Account(AccountKind.REDEEMED)
 
+
+# A version is withdrawn this long before its first day begins: a batch under way may still hold
+# the registry as it was, and an activity may lie five minutes ahead of our clock.
+WITHDRAWAL_LEAD = timedelta(hours=1)
 
 # The hot path: few budgets and scenarios serve many entries, and a named tuple is a tuple.
 _source = lru_cache(maxsize=4096)(Account)
@@ -262,6 +267,29 @@ def publish_scenario(
         "effective_from": effective_from,
     }
     return Entry(id, Kind.SCENARIO_PUBLISHED, at, (), detail)
+
+
+def withdraw_scenario(
+    *, id: str, at: str, scenario: str, version: int, digest: str, effective_from: str
+) -> Entry:
+    """Withdraw a version that is not in effect yet; its number is not used again.
+
+    ``effective_from`` is the day it was published with; raises ``Refused`` if less than
+    ``WITHDRAWAL_LEAD`` is left until that day begins in Asia/Shanghai.
+    """
+    begins = datetime.combine(date.fromisoformat(effective_from), time(), SHANGHAI)
+    if begins - datetime.fromisoformat(at) < WITHDRAWAL_LEAD:
+        raise Refused(
+            f"{scenario} version {version} takes effect on {effective_from}; until an hour before"
+            " that day it could be withdrawn."
+        )
+    detail = {"scenario": scenario, "version": version, "digest": digest}
+    return Entry(id, Kind.SCENARIO_WITHDRAWN, at, (), detail)
+
+
+def record_action(*, id: str, at: str, action: str, commitment: str) -> Entry:
+    """Record that an administrator acted: what sort of action, and a commitment to its record."""
+    return Entry(id, Kind.ADMIN_ACTED, at, (), {"action": action, "commitment": commitment})
 
 
 def rotate_key(*, id: str, at: str, detail: Mapping[str, str]) -> Entry:

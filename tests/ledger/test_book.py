@@ -2,6 +2,7 @@ from collections import Counter
 from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import replace
+from datetime import date, timedelta
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ from ledger.buckets import day_of
 from ledger.entries import Entry, Kind, Posting
 from ledger.errors import Insufficient, LedgerError, Refused, Unverified
 from ledger.note import Signer
+from ledger.transfers import Rule
 
 A, C = "a" * 32, "c" * 32
 BUDGET, MERCHANT = "b" * 32, "d" * 32
@@ -63,6 +65,31 @@ def test_an_issue_cites_a_version_that_was_published_just_so(town: Any) -> None:
     refuse(town, town.entries[0].__class__.parse(town.entries[0].payload()), match="id")
     again = replace(town.entries[0], id="f" * 32)
     refuse(town, again, match="published")
+
+
+NEXT: dict[str, Any] = {"scenario": "travel.test_bike", "version": 2, "digest": "e" * 64}
+FIRST_DAY = {"effective_from": "2026-01-02"}  # the town begins on the first, at nine
+
+
+def test_a_version_is_withdrawn_once_before_its_first_day_and_never_published_again(
+    town: Any,
+) -> None:
+    def withdraw(**change: Any) -> Entry:
+        known = NEXT | {"effective_from": "2027-01-01"} | change
+        return transfers.withdraw_scenario(**town.stamp(), **known)
+
+    refuse(town, withdraw(), match="published")
+    first = town.take(transfers.publish_scenario(**town.stamp(), **NEXT, **FIRST_DAY))
+    refuse(town, withdraw(digest="d" * 64), match="published")
+    refuse(town, replace(withdraw(), at="2026-01-01T15:00:00.001Z"), match="2026-01-02")
+    refuse(town, withdraw(version=1, digest=town.rule.digest), match="2026-01-01")
+    town.take(replace(withdraw(), at="2026-01-01T15:00:00.000Z"))
+    refuse(town, withdraw(), match="withdrawn")
+    refuse(town, replace(first, id="f" * 32), match="before")
+    refuse(town, town.issue(A, rule=Rule(**NEXT)), match="withdrawn")
+    again = NEXT | {"version": 3}
+    town.take(transfers.publish_scenario(**town.stamp(), **again, **FIRST_DAY))
+    town.take(town.issue(A, rule=Rule(**again)))
 
 
 def test_a_hold_spends_the_earliest_live_points(town: Any) -> None:
@@ -212,6 +239,8 @@ class City(RuleBasedStateMachine):
         super().__init__()
         self.town = self.make_town()
         self.open: dict[str, tuple[str, int]] = {}
+        self.editions: dict[int, date] = {}  # published in this machine, with their first days
+        self.withdrawn: set[int] = set()
 
     def attempt(self, make: Callable[[], Entry]) -> Entry | None:
         before = state(self.town.book)
@@ -266,6 +295,39 @@ class City(RuleBasedStateMachine):
         known = {"bucket": min(self.town.book.wallet(who), default=20260128)}
         known |= {"points": points, "today": day_of(self.town.at)}
         self.attempt(lambda: transfers.expire(**self.town.stamp(), resident=who, **known))
+
+    @rule(version=st.integers(1, 4), ahead=st.integers(0, 9))
+    def publish(self, version: int, ahead: int) -> None:
+        known = NEXT | {"version": version}
+        first_day = date.fromisoformat(self.town.at[:10]) + timedelta(ahead)
+        entry = self.attempt(
+            lambda: transfers.publish_scenario(
+                **self.town.stamp(), **known, effective_from=str(first_day)
+            )
+        )
+        if entry:
+            assert version not in self.editions
+            self.editions[version] = first_day
+
+    @rule(version=st.integers(1, 4))
+    def withdraw(self, version: int) -> None:
+        known = NEXT | {"version": version, "effective_from": "2099-01-01"}
+        if self.attempt(lambda: transfers.withdraw_scenario(**self.town.stamp(), **known)):
+            assert self.editions[version] > date.fromisoformat(self.town.at[:10])
+            self.withdrawn.add(version)
+
+    @rule(version=st.integers(1, 4), who=PEOPLE)
+    def cite(self, version: int, who: str) -> None:
+        rule = Rule(**(NEXT | {"version": version}))
+        if self.attempt(lambda: self.town.issue(who, rule=rule)):
+            assert version in self.editions.keys() - self.withdrawn
+
+    @rule(action=st.sampled_from(["draft.approved", "login.failed"]))
+    def act(self, action: str) -> None:
+        before = deepcopy(self.town.book.balances)
+        known = {"action": action, "commitment": "c" * 64}
+        assert self.attempt(lambda: transfers.record_action(**self.town.stamp(), **known))
+        assert self.town.book.balances == before
 
     @rule(days=st.integers(1, 40))
     def wait(self, days: int) -> None:

@@ -155,3 +155,41 @@ def test_points_expire_after_their_last_day_and_not_on_it() -> None:
     assert lines(transfers.expire(**known, today=20261122))[1] == ("expired", 20261121, 9)
     with pytest.raises(Refused):
         transfers.expire(**known, today=20261121)
+
+
+EDITION = {**STAMP, "scenario": "travel.bike_shared", "version": 2, "digest": "d" * 64}
+
+
+@pytest.mark.parametrize(
+    ("at", "first_day", "early"),
+    [
+        ("2026-11-22T14:59:59.999Z", "2026-11-23", True),
+        ("2026-11-22T15:00:00.000Z", "2026-11-23", True),
+        ("2026-11-22T15:00:00.001Z", "2026-11-23", False),
+        ("2026-11-23T00:00:00.000Z", "2026-11-23", False),
+        ("2026-11-22T15:00:00.001Z", "2026-11-24", True),
+        ("2026-11-22T00:00:00.000Z", "2018-01-01", False),
+        ("2026-11-22T00:00:00.000Z", "9999-12-31", True),
+        ("9999-12-31T23:59:59.999Z", "0001-01-01", False),
+    ],
+)
+def test_a_version_is_withdrawn_until_an_hour_before_its_first_day_in_the_city(
+    at: str, first_day: str, early: bool
+) -> None:
+    known = EDITION | {"at": at, "effective_from": first_day}
+    if early:
+        detail = {"scenario": "travel.bike_shared", "version": 2, "digest": "d" * 64}
+        entry = transfers.withdraw_scenario(**known)
+        assert (entry.detail, entry.postings) == (detail, ())
+    else:
+        with pytest.raises(Refused, match=first_day):
+            transfers.withdraw_scenario(**known)
+
+
+def test_of_what_an_administrator_did_the_entry_holds_the_sort_and_a_commitment() -> None:
+    known = {"action": "draft.approved", "commitment": "c" * 64}
+    entry = transfers.record_action(**STAMP, **known)
+    assert (entry.detail, entry.postings) == (known, ())
+    for wrong in ({"action": ""}, {"action": "a" * 401}, {"action": "a\n"}, {"commitment": "c"}):
+        with pytest.raises(Malformed):
+            transfers.record_action(**STAMP, **(known | wrong))
