@@ -96,6 +96,12 @@ def read_json(raw: bytes) -> Any:
     which no field accepts: one bad activity then is one rejection and not the end of its batch.
     """
     try:
+        fast = orjson.loads(raw)
+        if orjson.dumps(fast) == raw:  # nothing was lost: no name stood twice, no digit too many
+            return fast
+    except orjson.JSONDecodeError:
+        pass  # not strict JSON: what is wrong with it, or good enough, is said below
+    try:
         value: Any = _DECODER.decode(raw.decode())
         if _SURROGATE.search(raw):
             json.dumps(value, ensure_ascii=False).encode()

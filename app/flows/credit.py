@@ -290,11 +290,12 @@ def _fund(tx: Connection, items: list[_Item]) -> dict[str, str]:
 def _seal_openings(vault: Vault, items: list[_Item]) -> None:
     """Stage 5. What a person did, salted, under the person's own key; the ledger only commits."""
     keys: dict[str, bytes] = {}
-    for item in items:
+    salts = os.urandom(SALT_BYTES * len(items))
+    for place, item in enumerate(items):
         resident, wrapped, _ = item.who
         if resident not in keys:
             keys[resident] = vault.subject_key(resident, wrapped)
-        salt = os.urandom(SALT_BYTES)
+        salt = salts[place * SALT_BYTES : (place + 1) * SALT_BYTES]
         item.commitment = commit(salt, item.opening)
         item.sealed = seal_opening(keys[resident], item.entry_id, salt, item.opening)
 

@@ -92,7 +92,7 @@ def write_for_sealer(tx: Connection, entry: Entry) -> tuple[int, bytes]:
 
 
 def _write(tx: Connection, entries: Sequence[Entry | Issue]) -> tuple[list[int], list[bytes]]:
-    arrivals: list[int] = list(tx.execute(_ARRIVALS, {"n": len(entries)}).scalars())
+    arrivals = list(tx.execute(_ARRIVALS, {"n": len(entries)}).scalars().all())
     payloads = [entry.payload() for entry in entries]
     copy_in(
         tx,

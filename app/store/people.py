@@ -95,7 +95,7 @@ def resolve_and_lock(
     The lock is shared: batches of several providers credit the same people side by side, and meet
     only where they count towards the same limit (`lock_counters`) or add to the same balance.
     """
-    rows = tx.execute(_RESOLVE, {"subjects": bytea_array(subjects), "provider": provider})
+    rows = tx.execute(_RESOLVE, {"subjects": bytea_array(subjects), "provider": provider}).all()
     return {row[0]: Member(row[1].hex(), row[2], row[3]) for row in rows}
 
 

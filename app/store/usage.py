@@ -43,7 +43,7 @@ def read(tx: Connection, keys: Iterable[Key]) -> dict[Key, Usage]:
     wanted = list(keys)
     if not wanted:
         return {}
-    rows = tx.execute(_READ, _arrays(wanted))
+    rows = tx.execute(_READ, _arrays(wanted)).all()
     return {(row[0].hex(), row[1], row[2]): Usage(row[3], row[4], row[5]) for row in rows}
 
 
