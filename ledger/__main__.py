@@ -63,6 +63,8 @@ def _table(report: Report) -> list[str]:
     rows = [("log", head.origin), ("root", head.root.hex()), ("entries", str(head.size))]
     rows += [(f"  {kind}", str(count)) for kind, count in sorted(report.kinds.items())]
     rows += [("balances", str(report.balances)), ("scenario versions", str(report.versions))]
+    if report.withdrawn:
+        rows.append(("  withdrawn", f"{report.withdrawn} (they never took effect)"))
     if report.since is not None:
         rows.append(("extends the log of", f"{report.since} entries"))
     if report.recomputed is not None:
@@ -70,6 +72,8 @@ def _table(report: Report) -> list[str]:
         erased = report.issues - report.recomputed - report.missing
         rows.append(("  no opening", f"{erased} (their residents were erased)"))
         rows.append(("  no opening", f"{report.missing} (no erasure in this log says why)"))
+    if report.opened is not None:
+        rows.append(("administrators' acts", f"{report.opened}, each as its record says"))
     return [f"{name:<20} {value}" for name, value in rows]
 
 

@@ -8,6 +8,7 @@
 6. The scenario files are those that were published.
 7. An older checkpoint is of the same tree, if one is given.
 8. With openings, each reduction and each point follows from its rule.
+9. With a trail, each administrator's act is what its record says, and none is left out.
 
 Step 2 is most of the work and runs in worker processes. Memory stays flat apart from the
 balances and 22 bytes an entry for its id.
@@ -29,9 +30,12 @@ from ledger.errors import LedgerError
 from ledger.export import Export, Fault
 from ledger.merkle import EMPTY_ROOT, consistency_proof, verify_consistency
 from ledger.note import Verifier
-from ledger.recompute import FILE, recompute
+from ledger.recompute import FILE as OPENINGS
+from ledger.recompute import recompute
 from ledger.replay import Replay, check_range
 from ledger.tiles import WIDTH, TileNodes
+from ledger.trail import FILE as TRAIL
+from ledger.trail import check_trail
 
 RANGE = 8  # bundles a worker checks at a time
 AHEAD = 4  # ranges in flight for each worker
@@ -48,10 +52,12 @@ class Report:
     head: Checkpoint
     kinds: Counter[str]
     balances: int  # (account, asset) pairs that are not zero
-    versions: int
+    versions: int  # published in all
+    withdrawn: int  # of these, the ones that never took effect
     issues: int  # entries that cite a rule
     recomputed: int | None  # of these, the ones opened and recomputed; None without openings
     missing: int  # of the others, those whose resident this log does not say was erased
+    opened: int | None  # acts of administrators whose record was checked; None without a trail
     since: int | None  # size of the older checkpoint
 
 
@@ -82,16 +88,21 @@ def audit(
         export.check_versions(book.published | book.withdrawn)
         old = _check_since(export, head, since, keys) if since else None
         recomputed, missing = None, 0
-        if (directory / FILE).exists():
+        if (directory / OPENINGS).exists():
             recomputed, missing = _recompute(export, replay, workers, head.size, rules)
+        opened = None
+        if (directory / TRAIL).exists():
+            opened = check_trail(export, head.size, replay.acts)
     return Report(
         head=head,
         kinds=replay.kinds,
-        balances=len(replay.book.balances),
-        versions=len(replay.book.published),
+        balances=len(book.balances),
+        versions=len(book.effective),
+        withdrawn=len(book.withdrawn),
         issues=sum(replay.claims.values()),
         recomputed=recomputed,
         missing=missing,
+        opened=opened,
         since=old,
     )
 
@@ -181,7 +192,8 @@ def _recompute(
 ) -> tuple[int, int]:
     """How many openings held, and how many are missing without an erasure in this log."""
     erased = frozenset(replay.book.erased)
-    known = (export.directory, size, rules, replay.reversals, erased)
+    withdrawn = tuple(replay.book.withdrawn)
+    known = (export.directory, size, rules, withdrawn, replay.reversals, erased)
     shards = [workers.submit(recompute, *known, n, workers.count) for n in range(workers.count)]
     counts, livings, faults = zip(*(shard.result() for shard in shards), strict=True)
     if any(faults):

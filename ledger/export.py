@@ -2,9 +2,11 @@
 
 Layout: ``checkpoint``, ``tile/...`` and ``tile/entries/...`` (c2sp.org/tlog-tiles), ``log.vkey``
 (verifier keys, one a line), ``policy`` (c2sp.org/tlog-policy), ``scenarios/<id>/<n>.json``,
-perhaps ``openings.jsonl``. Reading it is one of the few places where this package touches files.
+perhaps ``openings.jsonl`` and ``trail.jsonl``. Reading it is one of the few places where this
+package touches files.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -56,6 +58,18 @@ class Export:
         """The bytes of one file."""
         try:
             return (self.directory / path).read_bytes()
+        except OSError as error:
+            raise Fault(None, path, f"The file cannot be read: {error.strerror}.") from error
+
+    def lines(self, path: str) -> Iterator[tuple[str, bytes]]:
+        """Each line of a file with the words that say where it stands."""
+        try:
+            with (self.directory / path).open("rb") as lines:
+                for number, line in enumerate(lines, 1):
+                    where = f"{path} line {number}"
+                    if line[-1:] != b"\n":
+                        raise Fault(None, where, "The line does not end.")
+                    yield where, line[:-1]
         except OSError as error:
             raise Fault(None, path, f"The file cannot be read: {error.strerror}.") from error
 

@@ -1,8 +1,8 @@
 """Openings: each credited reduction and point recomputed from what was committed to.
 
 The rules live in a package this one may not import, so a module is given by name; it has a
-``Replay(versions)`` as ``Rules`` describes. Caps depend on what an account claimed before, so
-claims are fed in leaf order per account, and processes share the work by account.
+``Replay(versions, withdrawn)`` as ``Rules`` describes. Caps depend on what an account claimed
+before, so claims are fed in leaf order per account, and processes share the work by account.
 """
 
 import re
@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from ledger.accounts import Asset
+from ledger.details import is_digest
 from ledger.encoding import commit, decode
 from ledger.entries import Entry, Kind
 from ledger.errors import LedgerError, Malformed
@@ -21,7 +22,6 @@ from ledger.transfers import granted
 
 FILE = "openings.jsonl"
 _account = re.compile(rb'\{"account":"resident:([0-9a-f]{8})').match
-_salt = re.compile("[0-9a-f]{64}").fullmatch
 
 
 class Claim(Protocol):
@@ -38,9 +38,14 @@ class Claim(Protocol):
 
 
 class Rules(Protocol):
-    """What a rules module's ``Replay`` does; it may raise whatever it likes."""
+    """What a rules module's ``Replay`` does; it may raise whatever it likes.
 
-    def __init__(self, versions: Iterable[bytes]) -> None: ...
+    ``withdrawn`` names those of the versions that never took effect: scenario and number.
+    """
+
+    def __init__(
+        self, versions: Iterable[bytes], withdrawn: Iterable[tuple[str, int]] = ()
+    ) -> None: ...
 
     def claim(self, account: str, version: tuple[str, int], opening: bytes) -> Claim:
         """The worth of an opening under a version, in leaf order for each account."""
@@ -53,6 +58,7 @@ def recompute(
     directory: Path,
     size: int,
     rules: str,
+    withdrawn: Iterable[tuple[str, int]],
     reversals: Mapping[int, int],
     erased: Set[str],
     shard: int,
@@ -61,12 +67,13 @@ def recompute(
     """Recompute the openings of the accounts of one shard: how many held, and the first fault.
 
     The second number counts the openings of residents who are not among the ``erased``;
-    ``reversals`` maps the leaf of a reversed entry to the leaf of its reversal.
+    ``withdrawn`` names the versions that never took effect, ``reversals`` maps the leaf of a
+    reversed entry to the leaf of its reversal.
     """
     export = Export(directory)
     count = living = 0
     try:
-        replay = _load(rules, export)
+        replay = _load(rules, export, withdrawn)
         for account in _claims(export, size, replay, reversals, shard, shards):
             count += 1
             living += account.removeprefix("resident:") not in erased
@@ -75,10 +82,11 @@ def recompute(
     return count, living, None
 
 
-def _load(rules: str, export: Export) -> Rules:
+def _load(rules: str, export: Export, withdrawn: Iterable[tuple[str, int]]) -> Rules:
     versions = list(export.versions().values())
     try:
-        replay: Rules = import_module(rules).Replay(versions)
+        make = import_module(rules).Replay
+        replay: Rules = make(versions, withdrawn) if withdrawn else make(versions)
     except Exception as error:
         raise Fault(None, "scenarios", f"The rules of {rules} cannot be loaded: {error}") from error
     return replay
@@ -116,17 +124,12 @@ def _claims(
 
 
 def _lines(export: Export, shard: int, shards: int) -> Iterator[tuple[str, bytes]]:
-    try:
-        with (export.directory / FILE).open("rb") as lines:
-            for number, line in enumerate(lines, 1):
-                where = f"{FILE} line {number}"
-                account = _account(line)
-                if not account or line[-1:] != b"\n":
-                    raise Fault(None, where, "The line does not begin with an account, or end.")
-                if int(account[1], 16) % shards == shard:
-                    yield where, line[:-1]
-    except OSError as error:
-        raise Fault(None, FILE, f"The file cannot be read: {error.strerror}.") from error
+    for where, line in export.lines(FILE):
+        account = _account(line)
+        if not account:
+            raise Fault(None, where, "The line does not begin with an account.")
+        if int(account[1], 16) % shards == shard:
+            yield where, line
 
 
 def _read(where: str, line: bytes) -> tuple[int, str, bytes, str]:
@@ -135,7 +138,7 @@ def _read(where: str, line: bytes) -> tuple[int, str, bytes, str]:
         if value.keys() != {"account", "index", "opening", "salt"}:
             raise Malformed("An opening has an account, an index, its text and a salt.")
         account, index, text, salt = (value[name] for name in sorted(value))
-        if type(index) is not int or not isinstance(text, str) or not _salt(str(salt)):
+        if type(index) is not int or not isinstance(text, str) or not is_digest(salt):
             raise Malformed("The index is no integer, the text no string or the salt no hex.")
     except LedgerError as error:
         raise Fault(None, where, str(error)) from error

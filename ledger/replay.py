@@ -129,6 +129,7 @@ class Replay:
         self.kinds: Counter[str] = Counter()
         self.claims: dict[str, int] = {}  # by resident, entries that cite a rule: with an opening
         self.reversals: dict[int, int] = {}  # leaf of the entry reversed -> leaf of the reversal
+        self.acts: list[int] = []  # leaves of administrators' acts
         self.rotations: list[tuple[Verifier, Verifier]] = []  # old and new keys of the log
 
     def take(self, packed: bytes) -> None:
@@ -176,6 +177,8 @@ class Replay:
             original = self._seen.leaf(bytes.fromhex(entry.detail["reverses"]))
             if original is not None:
                 self.reversals[original] = leaf
+        elif entry.kind is Kind.ADMIN_ACTED:
+            self.acts.append(leaf)
         elif entry.kind is Kind.KEY_ROTATED:
             self.rotations.append(keys.verify_rotation(entry.detail))
 

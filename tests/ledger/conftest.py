@@ -41,6 +41,7 @@ class Town:
     entries: list[Entry] = field(default_factory=list)
     openings: dict[int, dict[str, Any]] = field(default_factory=dict)
     trail: list[dict[str, Any]] = field(default_factory=list)
+    versions: dict[str, bytes] = field(default_factory=lambda: {f"{SCENARIO}/1": VERSION})
     rule: Rule = RULE
 
     def __post_init__(self) -> None:
@@ -72,6 +73,15 @@ class Town:
         fund = transfers.fund(**self.stamp(), budget=BUDGET, points=budget, reference="plan 1")
         self.take(fund)
         return self
+
+    def amend(self) -> dict[str, Any]:
+        """Publish a second version, in effect from the town's second day on; what it is."""
+        data = encode({"mg_per_unit": 1, "scenario": SCENARIO, "version": 2})
+        self.versions[f"{SCENARIO}/2"] = data
+        known = {"scenario": SCENARIO, "version": 2, "digest": sha256(data).hexdigest()}
+        known |= {"effective_from": "2026-01-02"}
+        self.take(transfers.publish_scenario(**self.stamp(), **known))
+        return known
 
     def issue(self, resident: str, units: int = 4, **more: Any) -> Entry:
         """An issue as the rule computes it, with its opening kept aside."""
@@ -217,6 +227,7 @@ def write_export(tmp_path: Path, log_key: Signer, witness_key: Signer) -> Callab
         openings: Iterable[Mapping[str, Any]] = (),
         versions: Mapping[str, bytes] = {f"{SCENARIO}/1": VERSION},
         name: str = "export",
+        trail: Iterable[Mapping[str, Any]] = (),
         signers: tuple[Signer, ...] = (log_key,),
     ) -> Path:
         files: dict[str, bytes] = {}
@@ -234,6 +245,8 @@ def write_export(tmp_path: Path, log_key: Signer, witness_key: Signer) -> Callab
         files |= {f"scenarios/{path}.json": data for path, data in versions.items()}
         if openings:
             files["openings.jsonl"] = b"".join(encode(opening) + b"\n" for opening in openings)
+        if trail:
+            files["trail.jsonl"] = b"".join(encode(record) + b"\n" for record in trail)
         for path, data in files.items():
             (tmp_path / name / path).parent.mkdir(parents=True, exist_ok=True)
             (tmp_path / name / path).write_bytes(data)
@@ -255,8 +268,12 @@ class Claim:
 class Replay:
     """The test's rules: points and mg by the unit; it wants claims undone at most once."""
 
-    def __init__(self, versions: Iterable[bytes]) -> None:
-        (self.rule,) = map(json.loads, versions)
+    def __init__(
+        self, versions: Iterable[bytes], withdrawn: Iterable[tuple[str, int]] = ()
+    ) -> None:
+        editions = [json.loads(version) for version in versions]
+        gone = set(withdrawn)
+        (self.rule,) = (e for e in editions if (e["scenario"], e["version"]) not in gone)
         self.claimed: list[tuple[str, bytes]] = []
 
     def claim(self, account: str, version: tuple[str, int], opening: bytes) -> Claim:

@@ -108,10 +108,11 @@ def test_any_byte_changed_in_any_file_is_named(
 ) -> None:
     town = make_town(5).live(300)
     openings = [town.openings[at] for at in sorted(town.openings)]
-    directory = write_export(payloads(town.entries), openings)
-    assert audit(directory, rules=rules).recomputed == len(openings)
+    directory = write_export(payloads(town.entries), openings, trail=town.trail)
+    report = audit(directory, rules=rules)
+    assert (report.recomputed, report.opened) == (len(openings), len(town.trail))
     files = [path for path in directory.rglob("*") if path.is_file()]
-    assert len(files) == 10
+    assert len(files) == 11
     for path in files:
         data = path.read_bytes()
         name = path.relative_to(directory).as_posix()
@@ -125,7 +126,7 @@ def test_any_byte_changed_in_any_file_is_named(
                 assert found.leaf < 256
         path.write_bytes(data)
         path.unlink()
-        if name != "openings.jsonl":
+        if name not in {"openings.jsonl", "trail.jsonl"}:
             assert fault(directory, rules=rules).where
         path.write_bytes(data)
 
@@ -158,6 +159,7 @@ def tamper(town: Any) -> dict[str, tuple[int, Entry]]:
         "an issue to someone erased": (last, town.issue(GONE)),
         "an issue out of another budget": (last, town.issue(A, budget="e" * 32)),
         "an issue that repays nothing": (last, town.issue(DEBTOR, debt={})),
+        "a version published again": (last, replace(town.entries[0], id="e" * 32)),
         "an overdrawn budget": (last, big),
         "an overdrawn wallet": (last, overdraft),
         "a hold resolved twice": (last, transfers.release(**stamp, hold=hold)),
@@ -311,6 +313,78 @@ def test_an_opening_of_something_else_is_named(
     openings = [town.openings[2] | change, town.openings[3]]
     found = fault(write_export(payloads(town.entries), openings), rules=rules)
     assert "openings.jsonl line" in found.where
+
+
+def test_a_withdrawn_version_stays_on_file_and_no_claim_is_recomputed_by_it(
+    make_town: MakeTown, write_export: Write, rules: str
+) -> None:
+    town = make_town()
+    known = town.amend()
+    town.take(transfers.withdraw_scenario(**town.stamp(), **known))
+    town.take(town.issue(A, 3))
+    directory = write_export(payloads(town.entries), [town.openings[4]], town.versions)
+    report = audit(directory, rules=rules)
+    assert (report.versions, report.withdrawn, report.recomputed) == (2, 1, 1)
+    lacking = write_export(payloads(town.entries), name="lacking")
+    assert fault(lacking).where == "scenarios/travel.test_bike/2.json"
+    known.pop("effective_from")
+    town.entries[4] = town.issue(A, 3, rule=Rule(**known))
+    found = fault(write_export(payloads(town.entries), versions=town.versions, name="cited"))
+    assert (found.leaf, "withdrawn" in found.what) == (4, True)
+
+
+def test_a_version_withdrawn_too_late_is_named(make_town: MakeTown, write_export: Write) -> None:
+    town = make_town()
+    known = town.amend()
+    withdrawal = transfers.withdraw_scenario(**town.stamp(), **known)
+    late = replace(withdrawal, at="2026-01-01T15:00:00.001Z")
+    found = fault(write_export(payloads([*town.entries, late]), versions=town.versions))
+    assert (found.leaf, "2026-01-02" in found.what) == (3, True)
+
+
+def test_the_trail_opens_every_act_in_order_and_nothing_else(
+    make_town: MakeTown, write_export: Write
+) -> None:
+    town = make_town()
+    for action in ("draft.submitted", "draft.approved", "login.failed"):
+        town.take(town.act(action))
+    entries = payloads(town.entries)
+    assert audit(write_export(entries, trail=town.trail)).opened == 3
+    assert audit(write_export(entries, name="without")).opened is None
+    first, second, third = town.trail
+    other = encode({"action": "draft.approved", "actor": "li.na"}).decode()
+    for number, (leaf, trail) in enumerate([
+        (4, [first, second]),
+        (2, [second, third]),
+        (3, [first, third, second]),
+        (2, [first, first, second, third]),
+        (5, [first, second, third, third | {"index": 5}]),
+        (1, [first | {"index": 1}, second, third]),
+        (3, [first, second | {"index": 4}, third]),
+        (3, [first, second | {"record": first["record"]}, third]),
+        (3, [first, second | {"record": other}, third]),
+        (3, [first, second | {"salt": "0" * 64}, third]),
+        (3, [first, second | {"salt": "0"}, third]),
+        (3, [first, second | {"index": "3"}, third]),
+        (3, [first, second | {"name": "Zhang"}, third]),
+        (3, [first, ["draft.approved"], third]),
+    ]):  # fmt: skip
+        found = fault(write_export(entries, trail=trail, name=f"lie{number}"))
+        assert found.where.startswith("trail.jsonl"), number
+        assert found.leaf == leaf, number
+
+
+@pytest.mark.parametrize("record", [{"action": "draft.approved"}, ["act"], "act", {"actor": "x"}])
+def test_an_act_whose_entry_says_something_else_than_its_record_is_named(
+    make_town: MakeTown, write_export: Write, record: Any
+) -> None:
+    town = make_town()
+    text, salt = encode(record), bytes(32)
+    entry = transfers.record_action(**town.stamp(), action="act", commitment=commit(salt, text))
+    town.take(entry)
+    line = {"index": 2, "record": text.decode(), "salt": salt.hex()}
+    found = fault(write_export(payloads(town.entries), trail=[line]))
+    assert (found.leaf, found.where) == (2, "trail.jsonl line 1")
 
 
 def test_openings_out_of_order_and_rules_that_are_not_there_are_named(
