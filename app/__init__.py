@@ -27,6 +27,7 @@ stable `code`.
 """
 _SECURITY = {
     "resident": {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"},
+    "admin": {"type": "http", "scheme": "bearer", "description": "a session's token"},
     "provider": {
         "type": "apiKey",
         "in": "header",

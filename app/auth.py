@@ -1,4 +1,4 @@
-"""Who sends a request: providers sign theirs, residents bear a token.
+"""Who sends a request: providers sign theirs, residents bear a token, administrators a session.
 
 A provider signs five lines, each ended by a newline (the shape of WeChat Pay v3):
 
@@ -40,7 +40,8 @@ from sqlalchemy import Engine
 from werkzeug.exceptions import RequestEntityTooLarge
 
 from app import limits
-from app.store import providers
+from app.flows import login
+from app.store import admins, providers
 from app.wiring import wired
 
 MAX_SKEW_S: Final = 300
@@ -189,13 +190,17 @@ def received() -> Received:
 
 
 def signed(view: Callable[P, R]) -> Callable[P, R]:
-    """Let only verified providers in; `g.provider` is then the code of the one who signed."""
+    """Let only verified providers in; `g.provider` is then the code of the one who signed.
+
+    Behind every guard `g.caller` says who asks, as one text.
+    """
 
     @wraps(view)
     def guarded(*args: P.args, **kwargs: P.kwargs) -> R:
         here = wired()
         header = request.headers.get("Authorization")
         g.provider = verify_request(here.engine, here.clock(), header, received())
+        g.caller = f"provider {g.provider}"
         limits.spend(limits.PROVIDER, g.provider)
         return view(*args, **kwargs)
 
@@ -271,7 +276,49 @@ def resident(view: Callable[P, R]) -> Callable[P, R]:
         here = wired()
         header = request.headers.get("Authorization")
         g.resident = read_access_token(here.vault.token, header, here.clock())
+        g.caller = f"resident {g.resident}"
         limits.spend(limits.RESIDENT, g.resident)
         return view(*args, **kwargs)
 
     return guarded
+
+
+def session_token() -> str:
+    """The session token the current request bears. Raises AuthError SESSION_MISSING."""
+    found = _TOKEN.fullmatch(request.headers.get("Authorization", ""))
+    if not found:
+        raise AuthError("SESSION_MISSING", "log in and send Authorization: Bearer <session token>")
+    return found[1]
+
+
+@dataclass(frozen=True, slots=True)
+class AdminGuard:
+    """Lets administrators in who hold one of the roles; all of them if none is named."""
+
+    roles: tuple[str, ...]
+
+    def __call__(self, view: Callable[P, R]) -> Callable[P, R]:
+        """Guard a view; `g.admin` is then the one who asks."""
+
+        @wraps(view)
+        def guarded(*args: P.args, **kwargs: P.kwargs) -> R:
+            here = wired()
+            asks = login.resume(here.engine, session_token(), here.clock())
+            limits.spend(limits.ADMIN, asks.name)
+            if self.roles and not set(self.roles) & set(asks.roles):
+                raise AuthError(
+                    "ROLE_MISSING",
+                    f"this needs the role {' or '.join(self.roles)};"
+                    f" {asks.name} has {', '.join(asks.roles)}",
+                )
+            g.admin, g.caller = asks, f"admin {asks.id.hex()}"
+            return view(*args, **kwargs)
+
+        return guarded
+
+
+def admin(*roles: str) -> AdminGuard:
+    """The guard for administrators who hold one of these roles."""
+    if not set(roles) <= set(admins.ROLES):
+        raise ValueError(f"{roles} are not all roles")
+    return AdminGuard(roles)

@@ -21,7 +21,7 @@ from werkzeug.exceptions import HTTPException
 from scenarios.errors import TITLES
 
 _MAX_FIELD = 100
-_RETRY_AFTER_S = {"UNAVAILABLE": 2, "NOT_SEALED_YET": 1}
+_RETRY_AFTER_S = {"UNAVAILABLE": 2, "NOT_SEALED_YET": 1, "REQUEST_RUNNING": 1}
 
 # code: (HTTP status, title for people)
 PROBLEMS: dict[str, tuple[int, str]] = {
@@ -48,7 +48,25 @@ PROBLEMS: dict[str, tuple[int, str]] = {
     "TOKEN_MISSING": (401, "请先登录"),
     "TOKEN_INVALID": (401, "登录凭证无效"),
     "TOKEN_EXPIRED": (401, "登录已过期，请重新登录"),
+    "SESSION_MISSING": (401, "请先登录管理端"),
+    "SESSION_ENDED": (401, "会话已结束，请重新登录"),
+    "LOGIN_FAILED": (401, "登录未成功"),
+    "ROLE_MISSING": (403, "没有所需的角色"),
+    "OWN_ACCOUNT": (403, "不能更改自己的账号"),
+    "PASSWORD_WRONG": (403, "当前密码不正确"),
+    "PASSWORD_WEAK": (422, "密码不符合要求"),
+    # how a change is asked for
+    "IDEMPOTENCY_KEY_MISSING": (400, "缺少请求编号 Idempotency-Key"),
+    "IDEMPOTENCY_KEY_REUSED": (422, "请求编号已用于另一请求"),
+    "REQUEST_RUNNING": (409, "同一请求正在处理中"),
+    "IF_MATCH_MISSING": (428, "缺少 If-Match"),
+    "REVISION_STALE": (412, "内容已被他人更改，请重新读取"),
     # what is asked
+    "ADMIN_UNKNOWN": (404, "没有这位管理员"),
+    "ADMIN_EXISTS": (409, "管理员名称已被使用"),
+    "LAST_OPERATOR": (409, "不能停用最后一位运营管理员"),
+    "BUDGET_UNKNOWN": (404, "没有这个预算"),
+    "REFERENCE_REUSED": (409, "文号已用于另一笔拨款"),
     "ENTRY_UNKNOWN": (404, "没有这笔记录"),
     "ACTIVITY_UNKNOWN": (404, "没有这条已计入的行为"),
     "RANGE_INVALID": (422, "日志大小范围有误"),
@@ -184,7 +202,7 @@ def _problem(
         answer.headers["Retry-After"] = str(_RETRY_AFTER_S[code])
     answer.headers["Cache-Control"] = "no-store"
     if status == 401:  # RFC 9110 section 11.6.1
-        token = code.startswith("TOKEN")
+        token = code.startswith(("TOKEN", "SESSION", "LOGIN"))
         answer.headers["WWW-Authenticate"] = (
             "Bearer" if token else "PUHUI-ED25519, PUHUI-RSA-SHA256"
         )

@@ -41,6 +41,8 @@ class Policy:
 RESIDENT = Policy("resident", 600)
 PROVIDER = Policy("provider", 6000)
 PUBLIC = Policy("public", 6000)
+ADMIN = Policy("admin", 600)
+LOGIN = Policy("login", 20)
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,8 @@ from files, never from the database and never from a default:
 - `ids.key` turns (scope, idempotency key) into an entry id, so that the ledger shows no request
   number of anybody's and the same request can only ever be one entry;
 - `subjects.key` turns a rider's or customer's number into the keyed hash under which it is bound;
-- `vault.key` wraps each resident's own key. Destroying the wrapped key erases the person.
+- `vault.key` wraps each resident's own key. Destroying the wrapped key erases the person. It also
+  seals what is nobody's own but must not lie open in the database, each thing for its purpose.
 """
 
 from __future__ import annotations
@@ -55,6 +56,10 @@ class Vault:
         """32 bytes: the keyed hash under which a provider's identifier of a person is stored."""
         return blake2b(f"{provider}\0{value}".encode(), key=self.subjects, digest_size=32).digest()
 
+    def mark(self, what: str, size: int) -> bytes:
+        """A keyed hash of `size` bytes by which a thing is known again and nothing is told."""
+        return blake2b(what.encode(), key=self.ids, digest_size=size).digest()
+
     def new_subject_key(self, resident: str) -> bytes:
         """A fresh key for one resident, wrapped for storage and tied to that resident."""
         return seal(self.vault, os.urandom(32), resident.encode())
@@ -62,6 +67,15 @@ class Vault:
     def subject_key(self, resident: str, wrapped: bytes) -> bytes:
         """The resident's own key. Raises VaultError."""
         return unseal(self.vault, wrapped, resident.encode())
+
+    def seal_for(self, purpose: str, plain: bytes) -> bytes:
+        """Bytes to store that open for the same purpose only. A purpose is a phrase, with a space
+        in it, and so is never a resident's token."""
+        return seal(self.vault, plain, purpose.encode())
+
+    def open_for(self, purpose: str, sealed: bytes) -> bytes:
+        """Undo `seal_for`. Raises VaultError."""
+        return unseal(self.vault, sealed, purpose.encode())
 
 
 def seal(key: bytes, plain: bytes, context: bytes) -> bytes:

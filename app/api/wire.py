@@ -6,22 +6,27 @@ city's offset and has its business date beside it.
 
 from __future__ import annotations
 
+import hmac
 import json
 import re
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Callable, Mapping
 from datetime import datetime
+from functools import wraps
 from typing import Any, NoReturn
 
 import marshmallow as ma
 import orjson
-from flask import Request, Response
+from flask import Request, Response, g, request
 from flask_smorest import Blueprint as SmorestBlueprint
+from sqlalchemy import Connection
 from webargs.flaskparser import FlaskParser
 
 from app import auth
 from app.config import CITY_ZONE
 from app.errors import Problem, field_errors
+from app.flows.once import Answer, Repeat, once
+from app.wiring import wired
 
 MAX_PAGE = 50
 FOREVER = "public, max-age=31536000, immutable"  # Cache-Control of what never changes
@@ -193,6 +198,75 @@ def _fields(inner: Any) -> dict[str, Any]:
 
 View = Callable[..., Response]
 _SCHEMES: dict[object, str] = {auth.signed: "provider", auth.resident: "resident"}
+_KEY = "[A-Za-z0-9._-]{8,64}"
+_HEADERS = {
+    "Idempotency-Key": {
+        "description": "names this request, once; sent again it is answered, not done, again",
+        "schema": {"type": "string", "pattern": f"^{_KEY}$"},
+    },
+    "If-Match": {
+        "description": "the ETag of what is to be changed, as it was read",
+        "schema": {"type": "string", "pattern": '^"[!#-~]{1,100}"$'},
+    },
+}
+
+
+def repeatable(view: View) -> View:
+    """Let only requests in that carry an Idempotency-Key; `answer_once` then goes by it."""
+
+    @wraps(view)
+    def named(*args: Any, **kwargs: Any) -> Response:
+        key = request.headers.get("Idempotency-Key", "")
+        if not re.fullmatch(_KEY, key):
+            raise Problem(
+                "IDEMPOTENCY_KEY_MISSING",
+                "send an Idempotency-Key of 8 to 64 of A-Z a-z 0-9 . _ - that names this request",
+            )
+        asked = auth.received()
+        whole = auth.canonical_request(asked.method, asked.path_query, "", "", asked.body)
+        # keyed: a plain hash of a short body tells what the body was
+        g.repeat = Repeat(g.caller, key, hmac.digest(wired().vault.ids, whole, "sha256"))
+        return view(*args, **kwargs)
+
+    return named
+
+
+def answer_once(work: Callable[[Connection], Any], status: int = 200) -> Response:
+    """Run `work` in its transaction and answer what it returns as JSON; the same request again
+    gets the same answer, with `Idempotency-Replayed: true`. For views served with `repeat`."""
+    here = wired()
+    given = once(
+        here.engine,
+        here.vault,
+        g.repeat,
+        here.clock(),
+        lambda tx: Answer(status, orjson.dumps(work(tx))),
+    )
+    made = Response(given.body, given.status, mimetype="application/json")
+    made.headers["Cache-Control"] = "no-store"
+    if given.again:
+        made.headers["Idempotency-Replayed"] = "true"
+    return made
+
+
+def matching(view: View) -> View:
+    """Let only requests in that say which revision they change; it is then `g.revision`."""
+
+    @wraps(view)
+    def aware(*args: Any, **kwargs: Any) -> Response:
+        found = re.fullmatch(r'"([!#-~]{1,100})"', request.headers.get("If-Match", ""))
+        if not found:
+            raise Problem("IF_MATCH_MISSING", 'send If-Match: "..." with the ETag you have read')
+        g.revision = found[1]
+        return view(*args, **kwargs)
+
+    return aware
+
+
+def tagged(made: Response, revision: str) -> Response:
+    """An answer with its revision as ETag, for a later If-Match."""
+    made.headers["ETag"] = f'"{revision}"'
+    return made
 
 
 class Blueprint(SmorestBlueprint):
@@ -207,14 +281,18 @@ class Blueprint(SmorestBlueprint):
         *,
         gives: type[ma.Schema] | dict[str, Any],
         media: str = "application/json",
+        status: int = 200,
         guard: Callable[[View], View] | None = None,
         query: type[ma.Schema] | None = None,
         body: type[ma.Schema] | None = None,
         raw: dict[str, Any] | None = None,
+        repeat: bool = False,
+        match: bool = False,
     ) -> Callable[[View], View]:
         """A route with its documents. Who asks is settled before a byte of the body is parsed;
         `gives` describes the answer, which the view writes itself. `raw` is the content (media
-        type to schema) of a body that the view reads itself."""
+        type to schema) of a body that the view reads itself. `repeat` asks for an Idempotency-Key
+        (the view answers with `answer_once`), `match` for an If-Match (`g.revision`)."""
 
         def register(view: View) -> View:
             made: View = view
@@ -222,16 +300,31 @@ class Blueprint(SmorestBlueprint):
                 made = self.arguments(body)(made)
             if query is not None:
                 made = self.arguments(query, location="query")(made)
+            headers = []
+            if match:
+                headers, made = ["If-Match"], matching(made)
+            if repeat:
+                headers, made = [*headers, "Idempotency-Key"], repeatable(made)
+            if headers:
+                made = self.doc(parameters=[_header(name) for name in headers])(made)
             if guard is not None:
-                made = self.doc(security=[{_SCHEMES[guard]: []}])(guard(made))
+                made = self.doc(security=[{_scheme(guard): []}])(guard(made))
             if raw is not None:
                 content = {kind: {"schema": schema} for kind, schema in raw.items()}
                 made = self.doc(requestBody={"required": True, "content": content})(made)
-            made = self.alt_response(200, schema=gives, content_type=media, success=True)(made)
+            made = self.alt_response(status, schema=gives, content_type=media, success=True)(made)
             self.add_url_rule(rule, None, made, methods=[method])
             return made
 
         return register
+
+
+def _scheme(guard: Callable[[View], View]) -> str:
+    return "admin" if isinstance(guard, auth.AdminGuard) else _SCHEMES[guard]
+
+
+def _header(name: str) -> dict[str, Any]:
+    return {"in": "header", "name": name, "required": True, **_HEADERS[name]}
 
 
 class Digits(ma.fields.Integer):

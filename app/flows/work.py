@@ -1,4 +1,4 @@
-"""The worker: one loop that seals, pays who waits, expires points and forgets old nonces.
+"""The worker: one loop that seals, pays who waits, expires points and forgets what is outdated.
 
 Every step is safe to repeat and to run in several processes at once; the restart path is the
 normal path.
@@ -19,8 +19,10 @@ from app.config import CITY_ZONE
 from app.flows.budget import pay_waiting
 from app.flows.enroll import claim_stragglers
 from app.flows.expire import expire_points
+from app.flows.login import LIFE
+from app.flows.once import KEPT
 from app.flows.seal import LIMIT, Sealer, SecondHistoryError
-from app.store import providers
+from app.store import admins, answers, providers
 from app.store.catalogue import Registry
 from app.vault import Vault
 
@@ -70,6 +72,8 @@ class Worker:
             expire_points(self._engine, self._vault, now)
             with self._engine.begin() as tx:
                 providers.forget_nonces(tx, now - _NONCE_AGE)
+                answers.forget(tx, now - KEPT)
+                admins.forget_sessions(tx, now - LIFE)
             self._expired_on = today
         if self._swept_at is None or now - self._swept_at >= _SWEEP:
             claim_stragglers(self._engine, self._vault, self._registry, now)

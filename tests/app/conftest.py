@@ -1,23 +1,27 @@
-"""The application over the city of a test, and a provider who signs."""
+"""The application over the city of a test, a provider who signs, and administrators at desks."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import count
+from secrets import token_bytes, token_urlsafe
 from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
-from flask import Flask
+from flask import Flask, Response, g, request
 from flask.testing import FlaskClient
+from sqlalchemy import text
 from werkzeug.test import TestResponse
 
 from app import create_app
 from app.auth import Received, issue_access_token, sign
 from app.flows.enroll import enroll
-from app.store import providers
+from app.flows.login import hash_token
+from app.store import admins, providers
 
 _SPKI = PublicFormat.SubjectPublicKeyInfo
 
@@ -25,10 +29,34 @@ _SPKI = PublicFormat.SubjectPublicKeyInfo
 @pytest.fixture
 def app(city) -> Flask:
     made = create_app(city.config, city.clock)
+    leave_a_trail(made, city)
     yield made
     with made.app_context():
         made.extensions["puhui"].engine.dispose()
     made.extensions["puhui"].redis.close()
+
+
+def leave_a_trail(app: Flask, city: Any) -> None:
+    """Hold every change that an administrator makes in any test to leaving a record."""
+
+    def acts() -> int:
+        with city.engine.connect() as tx:
+            return tx.execute(text("SELECT count(*) FROM trail")).scalar_one()
+
+    @app.before_request
+    def count_before() -> None:
+        g.acts = acts() if request.path.startswith("/api/v1/admin/") else 0
+
+    @app.after_request
+    def compare(answer: Response) -> Response:
+        if (
+            request.path.startswith("/api/v1/admin/")
+            and request.method != "GET"
+            and answer.status_code < 300
+            and "Idempotency-Replayed" not in answer.headers
+        ):
+            assert acts() > g.acts, f"{request.method} {request.path} left no trail"
+        return answer
 
 
 @pytest.fixture
@@ -108,3 +136,53 @@ def ride():
         } | changes
 
     return make
+
+
+@dataclass
+class Desk:
+    """An administrator who is logged in. Every POST has an Idempotency-Key of its own."""
+
+    client: FlaskClient
+    admin: admins.Admin
+    token: str
+    numbers: Any = field(default_factory=count)
+
+    def send(
+        self, method: str, path: str, document: Any = None, *, match: str = "", key: str = ""
+    ) -> TestResponse:
+        """Ask /api/v1/admin/{path}; `match` is the ETag to send, quotes and all."""
+        headers = {"Authorization": f"Bearer {self.token}"}
+        if method == "POST":
+            headers["Idempotency-Key"] = key or f"{self.admin.name}-{next(self.numbers):08d}"
+        if match:
+            headers["If-Match"] = match
+        path = f"/api/v1/admin/{path}"
+        return self.client.open(path, method=method, json=document, headers=headers)
+
+    def get(self, path: str, **query: Any) -> TestResponse:
+        headers = {"Authorization": f"Bearer {self.token}"}
+        return self.client.get(f"/api/v1/admin/{path}", query_string=query, headers=headers)
+
+    def post(self, path: str, document: Any = None, **more: str) -> TestResponse:
+        return self.send("POST", path, document, **more)
+
+    def put(self, path: str, document: Any = None, **more: str) -> TestResponse:
+        return self.send("PUT", path, document, **more)
+
+
+@pytest.fixture
+def desk(client, city) -> Callable[..., Desk]:
+    """Seats a new administrator: desk("editor"), desk("reviewer", name="rui")."""
+    numbers = count(1)
+
+    def seat(*roles: str, name: str = "") -> Desk:
+        who = admins.Admin(
+            token_bytes(16), name or f"{roles[0]}{next(numbers)}", tuple(sorted(roles))
+        )
+        token = token_urlsafe(32)
+        with city.engine.begin() as tx:
+            admins.add(tx, who, "no password", b"no code", city.clock())
+            admins.begin_session(tx, hash_token(token), who.id, city.clock())
+        return Desk(client, who, token)
+
+    return seat
