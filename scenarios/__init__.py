@@ -1,9 +1,10 @@
 """How an activity becomes a reduction in mg and points; pure, and knowing nothing of accounts."""
 
 from scenarios.activity import SHANGHAI, Activity, measure, read, read_time
-from scenarios.catalogue import Catalogue, load
-from scenarios.errors import Rejected, ScenarioError
+from scenarios.catalogue import Catalogue
+from scenarios.errors import Fault, Rejected, ScenarioError
 from scenarios.limits import Grant, Key, Usage, grant, needs, record, undo
+from scenarios.loading import grid, load
 from scenarios.reduction import Reduction, Workings, quantify
 from scenarios.replay import Claim, Replay, opening
 from scenarios.version import AREAS, Version
@@ -14,6 +15,7 @@ __all__ = [
     "Activity",
     "Catalogue",
     "Claim",
+    "Fault",
     "Grant",
     "Key",
     "Reduction",
@@ -24,6 +26,7 @@ __all__ = [
     "Version",
     "Workings",
     "grant",
+    "grid",
     "load",
     "measure",
     "needs",

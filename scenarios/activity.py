@@ -94,9 +94,11 @@ def measure(version: Version, occurred_at: datetime, quantities: object) -> Acti
     for item in version.inputs:
         value = quantities.get(item.name)
         if value is None:
+            if item.optional and item.name not in quantities:
+                continue
             raise Rejected("QUANTITY_MISSING", f"{version.scenario} needs {item.name}.")
         values[item.name] = item.read(value)
     if len(quantities) != len(values):
-        names = ", ".join(values)
+        names = ", ".join(item.name for item in version.inputs)
         raise Rejected("QUANTITY_UNKNOWN", f"{version.scenario} takes only {names}.")
     return Activity(version.scenario, occurred_at, values, business_day(occurred_at))

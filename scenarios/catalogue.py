@@ -1,34 +1,43 @@
-"""The published behaviours, read from their TOML files and checked as a whole."""
+"""All editions of all behaviours: which is in force when, and whether they fit together."""
 
 from __future__ import annotations
 
-import tomllib
-from collections.abc import Iterable
-from dataclasses import asdict
+from collections.abc import Iterable, Mapping
 from itertools import pairwise
-from pathlib import Path
-from typing import Any
 
-from scenarios.errors import Rejected
-from scenarios.points import Rate
-from scenarios.schema import day, fault, plain
-from scenarios.version import AREAS, Version
+from scenarios.caps import Group
+from scenarios.errors import Fault, Rejected
+from scenarios.version import Version
 
 
 class Catalogue:
-    """Every edition of every behaviour; it does not change once it is made."""
+    """Every edition of every behaviour; it does not change once it is made.
 
-    def __init__(self, versions: Iterable[Version]) -> None:
-        """Raises ScenarioError CATALOGUE_FAULT when the editions do not fit together."""
+    A withdrawn edition keeps its number and is never in force; the others are standing.
+    """
+
+    def __init__(
+        self, versions: Iterable[Version], withdrawn: Iterable[tuple[str, int]] = ()
+    ) -> None:
+        """`withdrawn` are (scenario, number) of editions among `versions` that do not take effect.
+
+        Raises Fault when the editions do not fit together.
+        """
         self._editions: dict[str, tuple[Version, ...]] = {}
+        self._withdrawn = frozenset(withdrawn)
         for version in sorted(versions, key=lambda one: (one.scenario, one.number)):
             earlier = self._editions.get(version.scenario, ())
             self._editions[version.scenario] = (*earlier, version)
-        for editions in self._editions.values():
-            _check_order(editions)
-        self._check_groups()
+        standing: dict[str, tuple[Version, ...]] = {}
+        for name, editions in self._editions.items():
+            _check_numbers(editions)
+            standing[name] = tuple(one for one in editions if not self.withdrawn(name, one.number))
+            _check_effect(standing[name])
+        if not self._withdrawn <= {(one.scenario, one.number) for one in self._all()}:
+            raise Fault("CATALOGUE_FAULT", "", "an edition is withdrawn that was not published")
         # Newest first: the edition in force is the first that has begun.
-        self._newest = {name: editions[::-1] for name, editions in self._editions.items()}
+        self._newest = {name: editions[::-1] for name, editions in standing.items() if editions}
+        self._check_days()
 
     @property
     def scenarios(self) -> tuple[str, ...]:
@@ -36,10 +45,21 @@ class Catalogue:
         return tuple(self._editions)
 
     def versions(self, scenario: str) -> tuple[Version, ...]:
-        """All editions of a behaviour, oldest first. Raises Rejected UNKNOWN_SCENARIO."""
+        """All editions of a behaviour, withdrawn ones too, oldest first.
+
+        Raises Rejected UNKNOWN_SCENARIO.
+        """
         if scenario not in self._editions:
             raise _unknown()
         return self._editions[scenario]
+
+    def withdrawn(self, scenario: str, number: int) -> bool:
+        """Whether an edition was withdrawn before it took effect."""
+        return (scenario, number) in self._withdrawn
+
+    def amended(self, versions: Iterable[Version]) -> Catalogue:
+        """The whole catalogue with more editions. Raises Fault when they do not fit."""
+        return Catalogue((*self._all(), *versions), self._withdrawn)
 
     def in_force(self, scenario: object, day: int) -> Version:
         """The edition in force on a day YYYYMMDD (Asia/Shanghai).
@@ -58,84 +78,89 @@ class Catalogue:
             "credited.",
         )
 
-    def _check_groups(self) -> None:
-        groups = {name: editions[-1].group for name, editions in self._editions.items()}
-        for name, group in groups.items():
-            for member in group.members if group else ():
-                if groups.get(member) != group:
-                    raise fault(name, f"its group is not the same in {member}")
+    def _all(self) -> Iterable[Version]:
+        return (version for editions in self._editions.values() for version in editions)
+
+    def _check_days(self) -> None:
+        """Groups and the points rate fit on every day on which anything changes."""
+        begins = {one.effective_day for editions in self._newest.values() for one in editions}
+        for day in sorted(begins):
+            in_force = {}
+            for name, editions in self._newest.items():
+                begun = [one for one in editions if one.effective_day <= day]
+                if begun:
+                    in_force[name] = begun[0]
+            _check_groups({name: one.group for name, one in in_force.items()}, day)
+            _check_rate(in_force.values(), day)
 
 
-def load(directory: Path | None = None) -> Catalogue:
-    """The catalogue in a folder (by default this package): points.toml and area/name.toml.
-
-    Raises ScenarioError CATALOGUE_FAULT, naming the file and what to mend.
-    """
-    root = directory or Path(__file__).parent
-    rates = _rates(root / "points.toml")
-    files = [path for area in AREAS for path in sorted((root / area).glob("*.toml"))]
-    versions = [version for path in files for version in _editions(path, rates)]
-    catalogue = Catalogue(versions)
-    for rate in rates[1:]:
-        for name in catalogue.scenarios:
-            stale = [
-                one for one in catalogue.versions(name) if one.effective_from <= rate.effective_from
-            ]
-            if stale and stale[-1].rate != rate:
-                raise fault(name, f"rate {rate.number} needs a new version on its first day")
-    return catalogue
-
-
-def _editions(path: Path, rates: tuple[Rate, ...]) -> list[Version]:
-    table = _toml(path)
-    name = f"{path.parent.name}.{path.stem}"
-    if table.get("scenario") != name:
-        raise fault(name, "scenario must be the file's area and name")
-    shared = {key: value for key, value in table.items() if key != "version"}
-    return [Version.parse(_document({**shared, **one}, rates)) for one in table.get("version", ())]
-
-
-def _document(table: dict[str, Any], rates: tuple[Rate, ...]) -> dict[str, Any]:
-    """One edition's tables with the rate of its first day put in, so that it stands alone."""
-    first = day(table.get("effective_from"), str(table.get("scenario")))
-    begun = [rate for rate in rates if rate.effective_from <= first]
-    if not begun:
-        raise fault(str(table.get("scenario")), "no points rate is in force on its first day")
-    rate = begun[-1]
-    return {
-        **table,
-        "format": 1,
-        "caps": table.get("caps", []),
-        "rate": plain(asdict(rate), "points.toml"),
-    }
-
-
-def _rates(path: Path) -> tuple[Rate, ...]:
-    rates = tuple(Rate.parse(item, "points.toml") for item in _toml(path).get("rate", ()))
-    if [rate.number for rate in rates] != list(range(1, len(rates) + 1)):
-        raise fault("points.toml", "rates are numbered 1, 2, 3 in order")
-    if any(later.effective_from <= earlier.effective_from for earlier, later in pairwise(rates)):
-        raise fault("points.toml", "effective dates must rise")
-    return rates
-
-
-def _toml(path: Path) -> dict[str, Any]:
-    try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise fault(path.name, f"it cannot be read ({error})") from error
-    checked: dict[str, Any] = plain(table, path.name)
-    return checked
-
-
-def _check_order(editions: tuple[Version, ...]) -> None:
+def _check_numbers(editions: tuple[Version, ...]) -> None:
     name = editions[0].scenario
     if [version.number for version in editions] != list(range(1, len(editions) + 1)):
-        raise fault(name, "versions are numbered 1, 2, 3 without gaps")
-    if any(b.effective_day <= a.effective_day for a, b in pairwise(editions)):
-        raise fault(name, "each version must take effect after the one before it")
+        raise Fault("CATALOGUE_FAULT", "number", "versions are numbered 1, 2, 3 without gaps", name)
     if len({version.code for version in editions}) != 1:
-        raise fault(name, "its code may not change")
+        raise Fault("CATALOGUE_FAULT", "code", "its code may not change", name)
+
+
+def _check_effect(editions: tuple[Version, ...]) -> None:
+    for earlier, later in pairwise(editions):
+        if later.effective_day <= earlier.effective_day:
+            raise Fault(
+                "EFFECT_OVERLAPS",
+                "effective_from",
+                f"each version must take effect after the one before it, but version "
+                f"{earlier.number} takes effect on {earlier.effective_from}; choose a later day "
+                "or withdraw that version first",
+                later.scenario,
+            )
+
+
+def _check_groups(groups: Mapping[str, Group | None], day: int) -> None:
+    for name, group in groups.items():
+        for member in group.members if group else ():
+            if groups.get(member) == group:
+                continue
+            theirs = groups.get(member)
+            if theirs and name not in theirs.members and name in _reachable(groups, member):
+                raise Fault(
+                    "GROUP_CIRCULAR",
+                    "group.members",
+                    f"it excludes {member}, whose own exclusions lead back to it by another "
+                    "group; put all of them into one group with the same members",
+                    name,
+                )
+            raise Fault(
+                "GROUP_INCONSISTENT",
+                "group",
+                f"its group is not the same in {member} on {day}; a group stands with the same "
+                "name, period and members in each of its members, from the same day",
+                name,
+            )
+
+
+def _reachable(groups: Mapping[str, Group | None], start: str) -> set[str]:
+    seen: set[str] = set()
+    ahead = [start]
+    while ahead:
+        group = groups.get(ahead.pop())
+        new = set(group.members) - seen if group else set()
+        seen |= new
+        ahead.extend(new)
+    return seen
+
+
+def _check_rate(in_force: Iterable[Version], day: int) -> None:
+    """Every behaviour has the same rate on every day: one kilogram earns the same everywhere."""
+    newest = max(in_force, key=lambda one: (one.rate.effective_from, one.effective_day))
+    for version in in_force:
+        if version.rate != newest.rate:
+            raise Fault(
+                "CATALOGUE_FAULT",
+                "rate",
+                f"rate {newest.rate.number} needs a new version of every behaviour on its first "
+                f"day, {newest.rate.effective_from}; {version.scenario} has none on {day}",
+                version.scenario,
+            )
 
 
 def _unknown() -> Rejected:

@@ -7,19 +7,24 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any, Final
 
-from scenarios.errors import Rejected
-from scenarios.schema import Text, build, fault, number, text
+from scenarios.errors import Fault, Rejected
+from scenarios.schema import Text, build, number, one_of, text, unit_known, words
 
 MAX_DECIMALS: Final = 6
+EXCLUSION: Final = ("no", "yes")
+"""What an exclusion may be answered with; "yes" is not eligible."""
+
+_NAME: Final = re.compile(r"[a-z][a-z0-9_]{0,31}")
 
 
 @dataclass(frozen=True, slots=True)
 class Input:
     """A named quantity: its part in the formula (`role`), unit, and plausible range.
 
-    `minimum` and `maximum` are inclusive and are our own plausibility limits unless `basis` names
-    a source. With role "class" the value is one of `classes` instead of a number. `typical` is a
-    range for demonstrations; it is no part of the published version.
+    Role "check" is a number that only rules look at, and the only one that may be left out
+    (`presence` "optional"). Role "class" is one of `classes`; role "exclusion" is "no" or "yes".
+    `minimum` and `maximum` are inclusive and our own plausibility limits unless `basis` names a
+    source. `typical` is a range for demonstrations; it is no part of the published version.
     """
 
     name: str
@@ -30,48 +35,65 @@ class Input:
     minimum: str = ""
     maximum: str = ""
     basis: str = ""
+    presence: str = "required"
     classes: tuple[str, ...] = ()
-    typical: tuple[str, str] | tuple[()] = field(default=(), compare=False)
+    typical: tuple[str, ...] = field(default=(), compare=False)
+    numeric: bool = field(init=False)
+    optional: bool = field(init=False)
     low: Decimal = field(init=False)
     high: Decimal = field(init=False)
     pattern: re.Pattern[str] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        if not re.fullmatch(r"[a-z][a-z0-9_]{0,31}", self.name):
-            raise fault(self.name, "an input's name is lower case ASCII")
-        numeric = self.role != "class"
-        if numeric and not (self.unit and self.basis):
-            raise fault(self.name, "a quantity needs a unit and the basis of its bounds")
-        low, high = (
-            number(bound if numeric else "0", self.name) for bound in (self.minimum, self.maximum)
-        )
-        if low > high or not 0 <= self.decimals <= MAX_DECIMALS:
-            raise fault(self.name, "minimum, maximum or decimals are out of order")
+        if not _NAME.fullmatch(self.name):
+            raise Fault("FIELD_MALFORMED", "name", "an input's name is lower case ASCII")
+        one_of(self.presence, ("required", "optional"), "presence")
+        if self.presence == "optional" and self.role != "check":
+            raise Fault("FIELD_MALFORMED", "presence", "only a check may be left out")
+        numeric = self.role not in ("class", "exclusion")
+        low, high = self._range() if numeric else (Decimal(0), Decimal(0))
+        if not numeric and (self.unit or self.minimum or self.maximum or self.decimals):
+            raise Fault("FIELD_MALFORMED", "unit", f"a {self.role} has no unit and no bounds")
         point = rf"(?:\.[0-9]{{1,{self.decimals}}})?" if self.decimals else ""
-        object.__setattr__(self, "low", low)
-        object.__setattr__(self, "high", high)
-        object.__setattr__(self, "pattern", re.compile(rf"(?:0|[1-9][0-9]{{0,8}}){point}"))
+        derived = {
+            "numeric": numeric,
+            "optional": self.presence == "optional",
+            "low": low,
+            "high": high,
+            "pattern": re.compile(rf"(?:0|[1-9][0-9]{{0,8}}){point}"),
+        }
+        for name, value in derived.items():
+            object.__setattr__(self, name, value)
 
     @classmethod
-    def parse(cls, table: dict[str, Any], classes: tuple[str, ...], where: str) -> Input:
-        """An input from its table; `classes` are the names a class input may take."""
+    def parse(cls, table: dict[str, Any], classes: tuple[str, ...]) -> Input:
+        """An input from its table; `classes` are the names a class input may take. Raises Fault."""
         if "classes" in table:
-            raise fault(where, "the classes are the names of the coefficients")
-        made: dict[str, object] = {"title": text(table.get("title"), where)}
+            raise Fault("FIELD_UNKNOWN", "classes", "the classes are the names of the coefficients")
+        made: dict[str, object] = {"title": text(table.get("title"), "title")}
         if table.get("role") == "class":
             made["classes"] = classes
+        elif table.get("role") == "exclusion":
+            made["classes"] = EXCLUSION
         if "typical" in table:
-            made["typical"] = tuple(table["typical"])
-        return build(cls, table, where, **made)
+            made["typical"] = words(table["typical"], "typical")
+        return build(cls, table, **made)
+
+    def _range(self) -> tuple[Decimal, Decimal]:
+        unit_known(self.unit)
+        if not self.basis.strip():
+            raise Fault("SOURCE_MISSING", "basis", "say what the bounds stand on")
+        low, high = number(self.minimum, "minimum"), number(self.maximum, "maximum")
+        if low > high or not 0 <= self.decimals <= MAX_DECIMALS:
+            raise Fault("FIELD_MALFORMED", "minimum", "minimum, maximum or decimals do not fit")
+        if self.typical and len(self.typical) != 2:
+            raise Fault("FIELD_MALFORMED", "typical", "a lowest and a highest value are expected")
+        return low, high
 
     def read(self, value: object) -> Decimal | str:
         """The quantity as a number, or the class as it is. Raises Rejected, whatever `value` is."""
-        if self.classes:
-            if type(value) is str and value in self.classes:
-                return value
-            raise Rejected(
-                "QUANTITY_MALFORMED", f"{self.name} must be one of {', '.join(self.classes)}."
-            )
+        if not self.numeric:
+            return self._choose(value)
         if type(value) is not str or not self.pattern.fullmatch(value):
             raise Rejected(
                 "QUANTITY_MALFORMED",
@@ -92,3 +114,12 @@ class Input:
                 "one activity; check the unit or split it.",
             )
         return quantity
+
+    def _choose(self, value: object) -> str:
+        if type(value) is not str or value not in self.classes:
+            raise Rejected(
+                "QUANTITY_MALFORMED", f"{self.name} must be one of {', '.join(self.classes)}."
+            )
+        if self.role == "exclusion" and value == "yes":
+            raise Rejected("NOT_ELIGIBLE", f"{self.title.en}: such acts are not credited.")
+        return value

@@ -10,10 +10,11 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from scenarios.activity import Activity
+from scenarios.caps import Cap
 from scenarios.errors import Rejected, ScenarioError
 from scenarios.points import Rate
 from scenarios.reduction import Reduction
-from scenarios.version import Cap, Version
+from scenarios.version import Version
 
 Key = tuple[str, int]
 """(scenario, period): the period is a day YYYYMMDD or a month YYYYMM."""

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from datetime import date
 from typing import Any, Final
 
-from scenarios.schema import TAGS, build, day, fault
+from scenarios.errors import Fault
+from scenarios.schema import build, day, sourced, tables
 
 _MG_PER_KG: Final = 1_000_000
 MAX_VALIDITY_MONTHS: Final = 120
@@ -26,8 +27,7 @@ class Source:
     tag: str
 
     def __post_init__(self) -> None:
-        if not self.source or self.tag not in TAGS:
-            raise fault(self.source, f"a source needs words and one of the tags {TAGS}")
+        sourced(self.source, self.tag)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,16 +42,23 @@ class Rate:
 
     def __post_init__(self) -> None:
         if self.points_per_kg < 1 or not 1 <= self.validity_months <= MAX_VALIDITY_MONTHS:
-            raise fault(f"rate {self.number}", "points_per_kg or validity_months is out of range")
+            raise Fault(
+                "FIELD_MALFORMED",
+                "points_per_kg",
+                "points_per_kg or validity_months is out of range; points are valid for at most "
+                f"{MAX_VALIDITY_MONTHS} months",
+            )
 
     @classmethod
-    def parse(cls, table: dict[str, Any], where: str) -> Rate:
-        """A rate from its table."""
-        sources = tuple(build(Source, item, where) for item in table.get("sources", ()))
+    def parse(cls, table: dict[str, Any]) -> Rate:
+        """A rate from its table. Raises Fault."""
+        if not isinstance(table, dict):
+            raise Fault("FIELD_MALFORMED", "", "a table is expected")
+        sources = tuple(build(Source, item) for item in tables(table, "sources"))
         if not sources:
-            raise fault(where, "a rate needs a source")
-        begins = day(table.get("effective_from"), where)
-        return build(cls, table, where, effective_from=begins, sources=sources)
+            raise Fault("SOURCE_MISSING", "sources", "a rate needs a source")
+        begins = day(table.get("effective_from"), "effective_from")
+        return build(cls, table, effective_from=begins, sources=sources)
 
     def points(self, reduction_mg: int) -> int:
         """Whole points for a reduction; what is left below one point is not kept."""

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from scenarios.activity import Activity
-from scenarios.coefficients import Coefficient
+from scenarios.coefficients import SHARE, Coefficient
 from scenarios.errors import Rejected
-from scenarios.formulas import SHAPES
+from scenarios.formulas import SHAPES, baseline_role
 from scenarios.schema import Text
 from scenarios.version import Version
 
@@ -44,18 +44,21 @@ class Reduction(NamedTuple):
         shape = SHAPES[version.formula]
         used = {item.name: item for item in version.coefficients}
         shown: dict[str, str] = {}
-        for item in version.inputs:
+        given = [item for item in version.inputs if item.name in quantities]
+        for item in given:
             value = quantities[item.name]
             if item.role == "class":
                 used = {"factor": used[str(value)]}
             shown[item.role] = f"{value} {item.unit}"
-        shown |= {name: f"{item.value} {item.unit}" for name, item in used.items()}
+        if version.formula == "two_baselines":
+            names = {item.role: item.name for item in given}
+            shown["baseline"] = shown[baseline_role(names, quantities)]
+        for name, coefficient in used.items():
+            unit = "" if coefficient.unit == SHARE else f" {coefficient.unit}"
+            shown[name] = f"{coefficient.value}{unit}"
         grams = f"{self.mg // 1000}.{self.mg % 1000:03d}"
         return Workings(
-            tuple(
-                Quantity(item.title, str(quantities[item.name]), item.unit)
-                for item in version.inputs
-            ),
+            tuple(Quantity(item.title, str(quantities[item.name]), item.unit) for item in given),
             tuple(used.values()),
             shape.words,
             f"{shape.arithmetic.format(**shown)} = {grams} g CO2e",
@@ -68,7 +71,7 @@ def quantify(version: Version, activity: Activity) -> Reduction:
 
     Raises Rejected NO_REDUCTION when nothing is left to credit.
     """
-    mg = int(version.reckon(activity.quantities))  # never negative, so int() rounds down
+    mg = int(version.bound.reckon(activity.quantities))  # never negative, so int() rounds down
     if mg == 0:
         raise Rejected(
             "NO_REDUCTION",

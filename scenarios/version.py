@@ -10,103 +10,110 @@ from dataclasses import dataclass, field
 from datetime import date
 from typing import Any, Final
 
-from scenarios.coefficients import Coefficient
-from scenarios.formulas import Reckon, bind
+from scenarios.caps import Cap, Group
+from scenarios.coefficients import CONFIDENCES, Coefficient
+from scenarios.errors import Fault
+from scenarios.formulas import Bound, bind
 from scenarios.inputs import Input
 from scenarios.points import Rate
-from scenarios.schema import TAGS, Text, build, canonical, day, fault, plain, text
+from scenarios.rules import Act, Rule
+from scenarios.schema import (
+    TAGS,
+    Text,
+    build,
+    canonical,
+    day,
+    one_of,
+    plain,
+    tables,
+    text,
+    within,
+    words,
+)
 
 AREAS: Final = ("clothing", "food", "housing", "travel", "banking", "shopping", "tourism")
 """衣食住行银购游, in that order."""
 
-_FORMAT: Final = 1
+FORMAT: Final = 2
 """Of the canonical form; a reader refuses another."""
 
+EVIDENCE: Final = ("record", "meter", "scale", "device", "photo", "code", "declared")
+"""What a provider can hold: its own order, ride or payment record; a meter; a scale; a phone's or
+vehicle's sensor; a photo; a scanned code; the resident's word."""
+
+SENSITIVE: Final = ("movement", "finance", "health")
+"""Kinds of sensitive personal information (个人信息保护法 art. 28) that the inputs can show."""
+
 _ID: Final = re.compile(rf"(?:{'|'.join(AREAS)})\.[a-z][a-z0-9_]{{1,40}}")
+_CODE: Final = re.compile(r"[A-Z][A-Z0-9_]{2,40}")
 
 
 @dataclass(frozen=True, slots=True)
-class Cap:
-    """What a resident earns points for at most, in one period: carbon itself is never capped.
+class Evidence:
+    """What the provider must hold for each act, in words and as one of `EVIDENCE`."""
 
-    `per` is "day" or "month" (Asia/Shanghai); `of` is "count" (activities that earn points),
-    "grams" (reduction that earns points) or "points".
-    """
-
-    per: str
-    of: str
-    limit: int
-    source: str
-    url: str
+    kind: str
+    zh: str
+    en: str
     tag: str
 
     def __post_init__(self) -> None:
-        if self.per not in ("day", "month") or self.of not in ("count", "grams", "points"):
-            raise fault(self.source, "a cap is per day or month, of count, grams or points")
-        if self.limit < 1 or not self.source or self.tag not in TAGS:
-            raise fault(self.source, "a cap needs a limit above zero, a source and a known tag")
-
-    @property
-    def name(self) -> str:
-        """Stable words for a grant that was cut: "day.count"."""
-        return f"{self.per}.{self.of}"
-
-
-@dataclass(frozen=True, slots=True)
-class Group:
-    """Behaviours that describe the same act: a resident claims only one of them in a period."""
-
-    name: str
-    per: str
-    members: tuple[str, ...]
-
-    def __post_init__(self) -> None:
-        if self.per not in ("day", "month") or len(set(self.members)) < 2:
-            raise fault(self.name, "a group is per day or month and has at least two members")
+        one_of(self.kind, EVIDENCE, "kind")
+        one_of(self.tag, TAGS, "tag")
+        text({"zh": self.zh, "en": self.en}, "zh")
 
 
 @dataclass(frozen=True, slots=True)
 class Version:
     """A published edition; it is never edited and its number is never used again.
 
-    `disabled` says why it takes no activities; `conditions` what the provider must make sure of;
-    `digest` is SHA-256 of the canonical bytes, in hex.
+    `disabled` says why it takes no activities; `eligibility` who and what counts; `consent` what a
+    resident agrees to; `digest` is SHA-256 of the canonical bytes, in hex. `confidence` is the
+    methodology's: with D an edition is disabled.
     """
 
     scenario: str
     code: str
     number: int
     effective_from: date
+    confidence: str
     title: Text
-    conditions: Text
+    eligibility: Text
+    evidence: Evidence
+    consent: Text
+    sensitive: tuple[str, ...]
     formula: str
     inputs: tuple[Input, ...]
     coefficients: tuple[Coefficient, ...]
     caps: tuple[Cap, ...]
     rate: Rate
+    rules: tuple[Rule, ...] = ()
+    act: Act | None = None
     group: Group | None = None
     disabled: Text | None = None
     effective_day: int = field(init=False)
-    reckon: Reckon = field(init=False, repr=False, compare=False)
+    bound: Bound = field(init=False, repr=False, compare=False)
     periods: tuple[str, ...] = field(init=False)
     digest: str = field(init=False, repr=False)
     _canonical: bytes = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        where = f"{self.scenario} {self.number}"
-        if not _ID.fullmatch(self.scenario) or self.number < 1:
-            raise fault(where, "the id is area.name and numbers start at 1")
-        if self.group and self.scenario not in self.group.members:
-            raise fault(where, "a behaviour must be a member of its own group")
+        if not _ID.fullmatch(self.scenario):
+            raise Fault("FIELD_MALFORMED", "scenario", "an id is an area, a dot and a name")
+        if not _CODE.fullmatch(self.code) or self.number < 1:
+            raise Fault("FIELD_MALFORMED", "code", "a code is upper case, and numbers start at 1")
+        for kind in self.sensitive:
+            one_of(kind, SENSITIVE, "sensitive")
         first = self.effective_from
-        used = {cap.per for cap in self.caps} | ({self.group.per} if self.group else set())
         derived = {
             "effective_day": first.year * 10_000 + first.month * 100 + first.day,
-            "reckon": bind(self.formula, self.inputs, self.coefficients, where),
-            "periods": tuple(sorted(used)),
+            "bound": bind(self.formula, self.inputs, self.coefficients),
+            "periods": tuple(sorted(self._periods())),
         }
         for name, value in derived.items():
             object.__setattr__(self, name, value)
+        self._check_limits()
+        self._check_state()
 
     @property
     def area(self) -> str:
@@ -122,48 +129,101 @@ class Version:
         """The edition as RFC 8785 JSON: text and whole numbers only."""
         return self._canonical
 
+    def _periods(self) -> set[str]:
+        """The periods over which it is counted what a resident does."""
+        group = {self.group.per} if self.group else set()
+        return (
+            group | {cap.per for cap in self.caps} | {rule.per for rule in self.rules if rule.per}
+        )
+
+    def _check_limits(self) -> None:
+        if self.group and self.scenario not in self.group.members:
+            detail = "a behaviour must be a member of its own group"
+            raise Fault("GROUP_INCONSISTENT", "group.members", detail)
+        for name, kinds in (
+            ("caps", [cap.name for cap in self.caps]),
+            ("rules", [rule.name for rule in self.rules]),
+            ("sensitive", list(self.sensitive)),
+        ):
+            if len(set(kinds)) != len(kinds):
+                raise Fault("FIELD_MALFORMED", name, "one of them is given twice")
+        for rule in self.rules:
+            with within(f"rules.{rule.name}"):
+                rule.check(self.inputs, self.bound.quantity)
+
+    def _check_state(self) -> None:
+        """An enabled edition has every number, and none that nothing supports."""
+        one_of(self.confidence, CONFIDENCES, "confidence")
+        if self.disabled is not None:
+            return
+        if self.confidence == "D":
+            raise Fault(
+                "FIELD_MALFORMED", "confidence", "with D it must be disabled, with a reason"
+            )
+        if not self.coefficients:
+            raise Fault("VALUE_MISSING", "coefficients", "give them, or say why it is disabled")
+        for item in self.coefficients:
+            if not item.value:
+                raise Fault(
+                    "VALUE_MISSING",
+                    f"coefficients.{item.name}.value",
+                    "give the published value and its bounds, or say why the edition is disabled",
+                )
+            if item.confidence == "D":
+                raise Fault(
+                    "FIELD_MALFORMED",
+                    f"coefficients.{item.name}.confidence",
+                    "a number of confidence D may stand only in a disabled edition",
+                )
+
     @classmethod
     def parse(cls, document: Mapping[str, Any]) -> Version:
         """An edition from its tables, as in the canonical form (and `typical`, which stays out).
 
-        Raises ScenarioError CATALOGUE_FAULT for anything missing, unknown or inconsistent.
+        Raises Fault for anything missing, unknown or inconsistent, whatever `document` is.
         """
+        if not isinstance(document, Mapping):
+            raise Fault("FIELD_MALFORMED", "", "an edition is a table")
+        scenario = document.get("scenario")
         try:
             return cls._parse(document)
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
-            raise fault("a version", f"its tables do not have the right shape ({error})") from error
+        except Fault as error:
+            raise error.of(scenario if isinstance(scenario, str) else "") from error
+        except (UnicodeEncodeError, RecursionError) as error:
+            raise Fault(
+                "FIELD_MALFORMED", "", "it holds text or depth no JSON can carry"
+            ) from error
 
     @classmethod
     def _parse(cls, document: Mapping[str, Any]) -> Version:
         table = dict(document)
-        where = f"{table.get('scenario')} {table.get('number')}"
-        if table.pop("format", None) != _FORMAT:
-            raise fault(where, f"format {_FORMAT} is expected")
-        coefficients = [Coefficient.parse(item, where) for item in _tables(table, "coefficients")]
+        if table.pop("format", None) != FORMAT:
+            raise Fault("FIELD_MALFORMED", "format", f"{FORMAT} is expected")
+        coefficients = _each(table, "coefficients", Coefficient.parse)
         classes = tuple(item.name for item in coefficients)
         made: dict[str, object] = {
-            "effective_from": day(table.get("effective_from"), where),
-            "title": text(table.get("title"), where),
-            "conditions": text(table.get("conditions"), where),
-            "inputs": tuple(Input.parse(item, classes, where) for item in _tables(table, "inputs")),
-            "coefficients": tuple(coefficients),
-            "caps": tuple(build(Cap, item, where) for item in _tables(table, "caps")),
-            "rate": Rate.parse(table.get("rate", {}), where),
+            "effective_from": day(table.get("effective_from"), "effective_from"),
+            **{name: text(table.get(name), name) for name in ("title", "eligibility", "consent")},
+            "sensitive": words(table.get("sensitive"), "sensitive"),
+            "coefficients": coefficients,
+            "inputs": _each(table, "inputs", lambda item: Input.parse(item, classes)),
+            "caps": _each(table, "caps", lambda item: build(Cap, item)),
         }
-        if "group" in table:
-            members = tuple(table["group"].get("members", ()))
-            made["group"] = build(Group, table["group"], where, members=members)
+        for name, parse in (
+            ("rate", Rate.parse),
+            ("evidence", lambda item: build(Evidence, item)),
+            ("act", lambda item: build(Act, item)),
+            ("group", Group.parse),
+        ):
+            if name in table:
+                with within(name):
+                    made[name] = parse(table[name])
+        if "rules" in table:
+            made["rules"] = _each(table, "rules", lambda item: build(Rule, item))
         if "disabled" in table:
-            made["disabled"] = text(table["disabled"], where)
-        version = build(cls, table, where, **made)
-        published = {
-            **document,
-            "inputs": [
-                {name: value for name, value in item.items() if name != "typical"}
-                for item in document["inputs"]
-            ],
-        }
-        data = canonical(plain(published, where))
+            made["disabled"] = text(table["disabled"], "disabled")
+        version = build(cls, table, **made)
+        data = canonical(plain({**document, "inputs": _published(document["inputs"])}))
         object.__setattr__(version, "_canonical", data)
         object.__setattr__(version, "digest", hashlib.sha256(data).hexdigest())
         return version
@@ -174,15 +234,24 @@ class Version:
         try:
             document = json.loads(data)
         except (ValueError, RecursionError) as error:
-            raise fault("a published version", "its bytes are not JSON") from error
+            raise Fault("CATALOGUE_FAULT", "", "an edition's bytes are not JSON") from error
         version = cls.parse(document)
         if version.canonical() != data:
-            raise fault(version.scenario, "its bytes are not in canonical form")
+            raise Fault("CATALOGUE_FAULT", "", "its bytes are not in canonical form").of(
+                version.scenario
+            )
         return version
 
 
-def _tables(document: Mapping[str, Any], name: str) -> list[Any]:
-    tables = document.get(name)
-    if not isinstance(tables, list):
-        raise fault(str(document.get("scenario")), f"{name} must be a list of tables")
-    return tables
+def _each(table: Mapping[str, Any], field: str, parse: Any) -> tuple[Any, ...]:
+    """Every table of a list read, faults named by the item's own name or its position."""
+    made = []
+    for position, item in enumerate(tables(table, field)):
+        name = item.get("name")
+        with within(f"{field}.{name if isinstance(name, str) and name else position}"):
+            made.append(parse(item))
+    return tuple(made)
+
+
+def _published(inputs: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [{name: value for name, value in item.items() if name != "typical"} for item in inputs]
