@@ -336,6 +336,15 @@ class Digits(ma.fields.Integer):
         return int(value)
 
 
+class Day(ma.fields.Date):
+    """A day written YYYY-MM-DD and in no other way."""
+
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> Any:
+        if not isinstance(value, str) or not re.fullmatch(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", value):
+            raise ma.ValidationError("must be a day YYYY-MM-DD")
+        return super()._deserialize(value, attr, data, **kwargs)
+
+
 class PageArgs(ma.Schema):
     """Where a page begins and how long it may be."""
 
