@@ -1,7 +1,8 @@
 """The log's own keys: which sign today, how one hands over to the next, whom a reader trusts."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from ledger import note
 from ledger.checkpoint import Checkpoint
@@ -72,6 +73,34 @@ def verify_rotation(detail: Mapping[str, object]) -> tuple[Verifier, Verifier]:
             old.verify(_statement(old, new), unbase64(signature))
             return old, new
     raise Malformed("A rotation has an old key, a new key and a signature, and nothing else.")
+
+
+class Term(NamedTuple):
+    """A key's time: the log's size when it was handed over to, 0 for the first key, and the size
+    when it handed over itself, None for the newest. It may sign on beside the next for a while."""
+
+    key: Verifier
+    since: int
+    until: int | None
+
+
+def history(
+    newest: Verifier, rotations: Iterable[tuple[int, Mapping[str, object]]]
+) -> tuple[Term, ...]:
+    """All keys that ever signed the log, the newest first.
+
+    ``rotations`` are leaf and detail of the ``key.rotated`` entries that led to ``newest``, the
+    latest first. Raises ``Malformed`` or ``Unverified`` if they are no chain of handovers.
+    """
+    terms = []
+    key, until = newest, None
+    for leaf, detail in rotations:
+        old, new = verify_rotation(detail)
+        if new != key:
+            raise Malformed("A rotation handed over to another key than the one that followed.")
+        terms.append(Term(key, leaf + 1, until))
+        key, until = old, leaf + 1
+    return (*terms, Term(key, 0, until))
 
 
 def policy(logs: Sequence[Verifier], witnesses: Sequence[Verifier] = (), quorum: int = 0) -> str:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import marshmallow as ma
 from flask import Response, request
 
 from app import limits
-from app.api.wire import FOREVER, Blueprint, plain_text
+from app.api.wire import FOREVER, Blueprint, answer, plain_text
 from app.errors import Problem
+from app.flows.rotate import key_history
 from app.store import log as log_store
 from app.store.db import snapshot
 from app.wiring import wired
@@ -23,6 +25,25 @@ blp = Blueprint(
     url_prefix="/log",
     description="公开日志：检查点、瓦片、公钥（C2SP tlog-tiles）。The public log, without login.",
 )
+
+
+class TermSchema(ma.Schema):
+    """A key that signed the log. After `until_size` it may have signed beside the next key."""
+
+    key = ma.fields.String(required=True, metadata={"description": "verifier key, signed-note"})
+    since_size = ma.fields.String(
+        required=True, metadata={"description": "entries when the key before handed over; 0: first"}
+    )
+    until_size = ma.fields.String(
+        required=True, allow_none=True, metadata={"description": "entries when it handed over"}
+    )
+    in_force = ma.fields.Boolean(required=True, metadata={"description": "whether it signs today"})
+
+
+class TermsSchema(ma.Schema):
+    """All keys, the newest first."""
+
+    items = ma.fields.List(ma.fields.Nested(TermSchema), required=True)
 
 
 @blp.before_request
@@ -66,6 +87,27 @@ def get_tile(place: str) -> Response:
 def get_keys() -> Response:
     """验证公钥 · The log's verifier keys, one a line (c2sp.org/signed-note)."""
     return plain_text("".join(f"{key.vkey}\n" for key in wired().vault.ring.verifiers))
+
+
+@blp.serve("GET", "/keys/history", gives=TermsSchema)
+def get_key_history() -> Response:
+    """历任公钥 · Every key that ever signed, for receipts from before a key was rotated."""
+    vault = wired().vault
+    with snapshot(wired().engine) as tx:
+        terms = key_history(tx, vault)
+    return answer(
+        {
+            "items": [
+                {
+                    "key": one.key.vkey,
+                    "since_size": str(one.since),
+                    "until_size": None if one.until is None else str(one.until),
+                    "in_force": one.key in vault.ring.verifiers,
+                }
+                for one in terms
+            ]
+        }
+    )
 
 
 @blp.serve("GET", "/policy", gives=_TEXT, media="text/plain")

@@ -5,7 +5,7 @@ import pytest
 from ledger import checkpoint, note
 from ledger.checkpoint import Checkpoint
 from ledger.errors import Malformed, Unverified
-from ledger.keys import KeyRing, policy, rotation, verify_rotation
+from ledger.keys import KeyRing, Term, history, policy, rotation, verify_rotation
 from ledger.merkle import EMPTY_ROOT
 from ledger.note import COSIGNATURE, Signer, Verifier
 
@@ -65,6 +65,27 @@ def test_a_bent_rotation_is_refused() -> None:
     for new in (OLD.verifier, Signer("other.example", b"3" * 32).verifier, W1):
         with pytest.raises(Malformed):
             rotation(OLD, new)
+
+
+def test_the_handovers_say_which_keys_signed_when() -> None:
+    third = Signer(NAME, b"3" * 32)
+    first, second = (4, rotation(OLD, NEW.verifier)), (9, rotation(NEW, third.verifier))
+    assert history(OLD.verifier, []) == (Term(OLD.verifier, 0, None),)
+    assert history(third.verifier, [second, first]) == (
+        Term(third.verifier, 10, None),
+        Term(NEW.verifier, 5, 10),
+        Term(OLD.verifier, 0, 5),
+    )
+    for newest, broken in (
+        (third, [first]),
+        (third, [first, second]),
+        (OLD, [second, first]),
+        (third, [second, second]),
+    ):
+        with pytest.raises(Malformed):
+            history(newest.verifier, broken)
+    with pytest.raises(Unverified):
+        history(third.verifier, [(9, second[1] | {"signature": first[1]["signature"]})])
 
 
 def test_what_a_rotation_signs_can_be_no_checkpoint() -> None:
