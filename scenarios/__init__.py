@@ -3,7 +3,7 @@
 from scenarios.activity import SHANGHAI, Activity, measure, read, read_time
 from scenarios.catalogue import Catalogue
 from scenarios.errors import Fault, Rejected, ScenarioError
-from scenarios.limits import Grant, Key, Usage, grant, needs, record, undo
+from scenarios.limits import Claimed, Key, Usage, claim, needs, undo
 from scenarios.loading import grid, load
 from scenarios.reduction import Reduction, Workings, quantify
 from scenarios.replay import Claim, Replay, opening
@@ -15,8 +15,8 @@ __all__ = [
     "Activity",
     "Catalogue",
     "Claim",
+    "Claimed",
     "Fault",
-    "Grant",
     "Key",
     "Reduction",
     "Rejected",
@@ -25,7 +25,7 @@ __all__ = [
     "Usage",
     "Version",
     "Workings",
-    "grant",
+    "claim",
     "grid",
     "load",
     "measure",
@@ -34,6 +34,5 @@ __all__ = [
     "quantify",
     "read",
     "read_time",
-    "record",
     "undo",
 ]

@@ -1,90 +1,100 @@
-"""Caps and exclusivity: how much of a reduction earns points, and what may not be claimed twice.
+"""Exclusivity, plausibility and caps: what may not be claimed, and how much of it earns points.
 
-A cap cuts points, never carbon. A group refuses the activity: it would count one act twice.
+A group refuses the activity: it would count one act twice. A rule refuses what is not plausible, or
+in shadow mode only tells. A cap cuts points, never carbon.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import NamedTuple
+from collections.abc import Callable, Mapping
+from decimal import Decimal
+from typing import Final, NamedTuple
 
 from scenarios.activity import Activity
-from scenarios.caps import Cap
+from scenarios.caps import Cap, Group
 from scenarios.errors import Rejected, ScenarioError
+from scenarios.formulas import EXACT
 from scenarios.points import Rate
-from scenarios.reduction import Reduction
+from scenarios.rules import Rule
 from scenarios.version import Version
 
 Key = tuple[str, int]
 """(scenario, period): the period is a day YYYYMMDD or a month YYYYMM."""
 
+_MG_PER_G: Final = 1000
+_SECONDS_PER_HOUR: Final = 3600
 
-@dataclass(frozen=True, slots=True)
-class Usage:
-    """What a resident has claimed under one key.
 
-    `count` is the activities that earned points, `reduction_mg` the carbon of all claims (capped
-    or not), `points` what was granted.
-    """
+class Usage(NamedTuple):
+    """What a resident has claimed under one key: `count` of all acts, the carbon of all of them in
+    mg, and the points granted for them."""
 
-    count: int = 0
+    count: int = 0  # type: ignore[assignment]  # the word; nobody looks for items in a usage
     reduction_mg: int = 0
     points: int = 0
 
 
-class Grant(NamedTuple):
-    """The points of one activity, those lost to a cap, and that cap's name ("day.count")."""
+class Claimed(NamedTuple):
+    """The worth of one activity: its points, those lost to a cap and that cap's name ("day.count"),
+    the shadow rules that would have refused it, and the usage that now stands under its keys."""
 
     points: int
     withheld: int
     cap: str | None
+    shadow: tuple[str, ...]
+    changed: dict[Key, Usage]
 
 
-_NOTHING = Usage()
+_NOTHING: Final = Usage()
 
 
 def needs(version: Version, activity: Activity) -> tuple[Key, ...]:
-    """The keys of the usage `grant` must see: empty without caps and group."""
-    if not version.periods:
-        return ()
-    own = _own(version, activity)
-    if version.group is None:
-        return own
-    period = _period(version.group.per, activity)
-    others = ((name, period) for name in version.group.members if name != version.scenario)
-    return (*own, *others)
+    """The keys of the usage `claim` must see: empty without caps, group and counting rules.
 
-
-def grant(
-    version: Version, activity: Activity, reduction: Reduction, usage: Mapping[Key, Usage]
-) -> Grant:
-    """The points for a reduction after what `usage` shows was claimed before.
-
-    A key missing from `usage` means nothing was claimed. Raises Rejected EXCLUDED_BY_GROUP.
+    The behaviour's own come first, one a period of `version.periods`; then its group's others.
     """
-    due = version.rate.points(reduction.mg)
-    if not version.periods:
-        return Grant(due, 0, None)
-    _refuse_other_members(version, activity, usage)
-    points, name = due, None
-    for cap in version.caps:
-        used = usage.get((version.scenario, _period(cap.per, activity)), _NOTHING)
-        left = _left(cap, version.rate, used)
-        if left is not None and left < points:
-            points, name = left, cap.name
-    return Grant(points, due - points, name)
+    periods = version.periods
+    if not periods:
+        return ()
+    name, day = version.scenario, activity.day
+    own = tuple([(name, day if per == "day" else day // 100) for per in periods])
+    group = version.group
+    if group is None:
+        return own
+    period = day if group.per == "day" else day // 100
+    return own + tuple([(member, period) for member in group.members if member != name])
 
 
-def record(
+def claim(
     version: Version,
     activity: Activity,
-    reduction_mg: int,
-    points: int,
+    mg: int,
+    keys: tuple[Key, ...],
     usage: Mapping[Key, Usage],
-) -> dict[Key, Usage]:
-    """The changed usage after a claim that was granted `points`: to be stored under its keys."""
-    return _change(version, activity, Usage(int(points > 0), reduction_mg, points), usage)
+) -> Claimed:
+    """What `mg` earn after what `usage` shows was claimed before, and the usage after it.
+
+    `keys` are `needs(version, activity)`; one that is missing from `usage` was never claimed.
+    Raises Rejected EXCLUDED_BY_GROUP, or the code of a rule in mode "refuse".
+    """
+    due = points = version.rate.points(mg)
+    if not keys:
+        return Claimed(due, 0, None, _implausible(version, activity, mg, {}), {})
+    own = keys[: len(version.periods)]
+    used = {per: usage.get(key, _NOTHING) for per, key in zip(version.periods, own, strict=True)}
+    if version.group is not None:
+        _refuse_other_members(version.group, keys[len(own) :], usage)
+    shadow = _implausible(version, activity, mg, used)
+    name = None
+    for cap in version.caps:
+        left = _left(cap, version.rate, used[cap.per], points)
+        if left < points:
+            points, name = left, cap.name
+    changed = {
+        key: Usage(before.count + 1, before.reduction_mg + mg, before.points + points)
+        for key, before in zip(own, used.values(), strict=True)
+    }
+    return Claimed(points, due - points, name, shadow, changed)
 
 
 def undo(
@@ -94,60 +104,114 @@ def undo(
     points: int,
     usage: Mapping[Key, Usage],
 ) -> dict[Key, Usage]:
-    """The changed usage after that claim is reversed: exactly what `record` added is taken off.
+    """The changed usage after a claim is reversed: exactly what `claim` added is taken off.
 
-    Raises ScenarioError USAGE_UNDERFLOW when the claim was never recorded.
+    Raises ScenarioError USAGE_UNDERFLOW when the claim was never made.
     """
-    taken = Usage(-int(points > 0), -reduction_mg, -points)
-    changed = _change(version, activity, taken, usage)
-    if any(min(after.count, after.reduction_mg, after.points) < 0 for after in changed.values()):
-        raise ScenarioError(
-            "USAGE_UNDERFLOW", f"More of {version.scenario} is taken back than was claimed."
-        )
-    return changed
-
-
-def _change(
-    version: Version, activity: Activity, change: Usage, usage: Mapping[Key, Usage]
-) -> dict[Key, Usage]:
     changed = {}
-    for key in _own(version, activity):
+    for key in needs(version, activity)[: len(version.periods)]:
         before = usage.get(key, _NOTHING)
-        changed[key] = Usage(
-            before.count + change.count,
-            before.reduction_mg + change.reduction_mg,
-            before.points + change.points,
-        )
+        after = Usage(before.count - 1, before.reduction_mg - reduction_mg, before.points - points)
+        if min(after) < 0:
+            raise ScenarioError(
+                "USAGE_UNDERFLOW", f"More of {version.scenario} is taken back than was claimed."
+            )
+        changed[key] = after
     return changed
 
 
-def _own(version: Version, activity: Activity) -> tuple[Key, ...]:
-    return tuple((version.scenario, _period(per, activity)) for per in version.periods)
-
-
-def _period(per: str, activity: Activity) -> int:
-    return activity.day if per == "day" else activity.month
-
-
-def _left(cap: Cap, rate: Rate, used: Usage) -> int | None:
-    """The points a cap still allows; None when it does not bind.
+def _left(cap: Cap, rate: Rate, used: Usage, points: int) -> int:
+    """How many of `points` a cap still allows.
 
     A cap in grams is the cap in points those grams give: the rate is the same for every act.
     """
     if cap.of == "count":
-        return 0 if used.count >= cap.limit else None
-    limit = rate.points(cap.limit * 1000) if cap.of == "grams" else cap.limit
+        return 0 if used.count >= cap.limit else points
+    limit = rate.points(cap.limit * _MG_PER_G) if cap.of == "grams" else cap.limit
     return max(0, limit - used.points)
 
 
-def _refuse_other_members(version: Version, activity: Activity, usage: Mapping[Key, Usage]) -> None:
-    if version.group is None:
-        return
-    period = _period(version.group.per, activity)
-    for member in version.group.members:
-        if member != version.scenario and usage.get((member, period), _NOTHING).reduction_mg:
+def _refuse_other_members(
+    group: Group, others: tuple[Key, ...], usage: Mapping[Key, Usage]
+) -> None:
+    for key in others:
+        if usage.get(key, _NOTHING).count:
+            member, period = key
             raise Rejected(
                 "EXCLUDED_BY_GROUP",
-                f"{member} was already claimed in this {version.group.per} ({period}); only one "
-                f"of {', '.join(version.group.members)} counts.",
+                f"{member} was already claimed in this {group.per} ({period}); only one of "
+                f"{', '.join(group.members)} counts.",
             )
+
+
+def _implausible(
+    version: Version, activity: Activity, mg: int, used: Mapping[str, Usage]
+) -> tuple[str, ...]:
+    """The names of the shadow rules an act breaks. Raises Rejected by the first that refuses."""
+    if not version.rules:
+        return ()
+    shadow = []
+    for rule in version.rules:
+        broken = _CHECKS[rule.kind](rule, version, activity, mg, used)
+        if broken and rule.mode == "refuse":
+            raise Rejected(rule.code, broken)
+        if broken:
+            shadow.append(rule.name)
+    return tuple(shadow)
+
+
+def _speed(
+    rule: Rule, version: Version, activity: Activity, mg: int, used: Mapping[str, Usage]
+) -> str:
+    """Why an act breaks the rule, as a sentence; "" when it does not. So do those below."""
+    quantities = activity.quantities
+    if rule.distance not in quantities or rule.duration not in quantities:
+        return ""
+    distance, duration = Decimal(quantities[rule.distance]), Decimal(quantities[rule.duration])
+    # No division: km × 3600 ≤ km/h × s, also for a ride of no duration.
+    if EXACT.multiply(distance, _SECONDS_PER_HOUR) <= EXACT.multiply(rule.most, duration):
+        return ""
+    return (
+        f"{distance} km in {duration} s is faster than {rule.maximum} km/h; check "
+        f"{rule.distance} and {rule.duration} and their units."
+    )
+
+
+def _count(
+    rule: Rule, version: Version, activity: Activity, mg: int, used: Mapping[str, Usage]
+) -> str:
+    if used[rule.per].count < rule.most:
+        return ""
+    return (
+        f"At most {rule.maximum} acts of {version.scenario} are plausible in one {rule.per}; "
+        "do not report one act several times."
+    )
+
+
+def _total(
+    rule: Rule, version: Version, activity: Activity, mg: int, used: Mapping[str, Usage]
+) -> str:
+    """By the reduction, which is proportional to the input and is what usage keeps."""
+    rate = version.bound.rate
+    if rate is None or used[rule.per].reduction_mg + mg <= EXACT.multiply(rule.most, rate):
+        return ""
+    return (
+        f"With this act {rule.of} passes {rule.maximum} in one {rule.per}; check the unit, and "
+        "do not report one act several times."
+    )
+
+
+def _given(
+    rule: Rule, version: Version, activity: Activity, mg: int, used: Mapping[str, Usage]
+) -> str:
+    if rule.of in activity.quantities:
+        return ""
+    return f"{version.scenario} needs {rule.of}, so that the act can be checked."
+
+
+_CHECKS: Final[Mapping[str, Callable[..., str]]] = {
+    "speed": _speed,
+    "count": _count,
+    "total": _total,
+    "given": _given,
+}

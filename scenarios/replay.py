@@ -10,7 +10,7 @@ from typing import Any, Final, NamedTuple
 from scenarios.activity import Activity, business_day, measure, read_time
 from scenarios.catalogue import Catalogue
 from scenarios.errors import ScenarioError
-from scenarios.limits import Key, Usage, grant, needs, record, undo
+from scenarios.limits import Key, Usage, claim, needs, undo
 from scenarios.reduction import quantify
 from scenarios.schema import canonical
 from scenarios.version import Version
@@ -51,9 +51,13 @@ def opening(
 class Replay:
     """Recomputes claims in ledger order; it remembers each account's use of caps and groups."""
 
-    def __init__(self, versions: Iterable[bytes]) -> None:
-        """`versions` are the exported canonical bytes. Raises ScenarioError CATALOGUE_FAULT."""
-        self._catalogue = Catalogue(Version.from_canonical(data) for data in versions)
+    def __init__(
+        self, versions: Iterable[bytes], withdrawn: Iterable[tuple[str, int]] = ()
+    ) -> None:
+        """`versions` are the exported canonical bytes, `withdrawn` the (scenario, number) of those
+        that were taken back before they took effect. Raises Fault."""
+        editions = [Version.from_canonical(data) for data in versions]
+        self._catalogue = Catalogue(editions, withdrawn)
         self._usage: dict[str, dict[Key, Usage]] = {}
         self._claimed: dict[tuple[str, bytes], Claim] = {}
 
@@ -70,16 +74,17 @@ class Replay:
                 f"{version[0]} {version[1]}.",
             )
         reduction = quantify(edition, activity)
-        limited = bool(needs(edition, activity))
-        usage = self._usage.setdefault(account, {}) if limited else {}
-        due = grant(edition, activity, reduction, usage)
-        if limited and (account, _fingerprint(opening)) in self._claimed:
-            raise ScenarioError("ALREADY_CLAIMED", "The same activity is claimed a second time.")
-        claim = Claim(reduction.mg, due.points, due.withheld, edition.scenario)
-        if limited:
-            usage.update(record(edition, activity, claim.reduction_mg, claim.points, usage))
-            self._claimed[account, _fingerprint(opening)] = claim
-        return claim
+        keys = needs(edition, activity)
+        usage = self._usage.setdefault(account, {}) if keys else {}
+        due = claim(edition, activity, reduction.mg, keys, usage)
+        made = Claim(reduction.mg, due.points, due.withheld, edition.scenario)
+        if keys:
+            name = account, _fingerprint(opening)
+            if name in self._claimed:
+                raise ScenarioError("ALREADY_CLAIMED", "The same activity is claimed twice.")
+            usage.update(due.changed)
+            self._claimed[name] = made
+        return made
 
     def undo(self, account: str, opening: bytes) -> None:
         """Takes a reversed claim off the account's caps and groups.
