@@ -85,8 +85,7 @@ def recompute(
 def _load(rules: str, export: Export, withdrawn: Iterable[tuple[str, int]]) -> Rules:
     versions = list(export.versions().values())
     try:
-        make = import_module(rules).Replay
-        replay: Rules = make(versions, withdrawn) if withdrawn else make(versions)
+        replay: Rules = import_module(rules).Replay(versions, withdrawn)
     except Exception as error:
         raise Fault(None, "scenarios", f"The rules of {rules} cannot be loaded: {error}") from error
     return replay
