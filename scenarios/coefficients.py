@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from scenarios.errors import Fault
 from scenarios.schema import (
+    NAME,
     UNITS,
     Text,
     build,
@@ -71,6 +72,8 @@ class Coefficient:
     amount: Decimal = field(init=False)
 
     def __post_init__(self) -> None:
+        if not NAME.fullmatch(self.name):
+            raise Fault("FIELD_MALFORMED", "name", "a coefficient's name is lower case ASCII")
         _unit(self.unit)
         sourced(self.source, self.tag)
         one_of(self.confidence, CONFIDENCES, "confidence")

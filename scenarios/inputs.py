@@ -8,13 +8,11 @@ from decimal import Decimal
 from typing import Any, Final
 
 from scenarios.errors import Fault, Rejected
-from scenarios.schema import Text, build, number, one_of, text, unit_known, words
+from scenarios.schema import NAME, Text, build, number, one_of, text, unit_known, words
 
 MAX_DECIMALS: Final = 6
 EXCLUSION: Final = ("no", "yes")
 """What an exclusion may be answered with; "yes" is not eligible."""
-
-_NAME: Final = re.compile(r"[a-z][a-z0-9_]{0,31}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +43,7 @@ class Input:
     pattern: re.Pattern[str] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        if not _NAME.fullmatch(self.name):
+        if not NAME.fullmatch(self.name):
             raise Fault("FIELD_MALFORMED", "name", "an input's name is lower case ASCII")
         one_of(self.presence, ("required", "optional"), "presence")
         if self.presence == "optional" and self.role != "check":

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
@@ -10,9 +9,7 @@ from typing import Final, NamedTuple
 
 from scenarios.errors import Fault
 from scenarios.inputs import Input
-from scenarios.schema import PERIODS, number, one_of
-
-_NAME: Final = re.compile(r"[a-z][a-z0-9_]{1,31}")
+from scenarios.schema import NAME, PERIODS, number, one_of
 
 
 class _Kind(NamedTuple):
@@ -52,7 +49,7 @@ class Rule:
     most: Decimal = field(init=False)
 
     def __post_init__(self) -> None:
-        if not _NAME.fullmatch(self.name):
+        if not NAME.fullmatch(self.name):
             raise Fault("FIELD_MALFORMED", "name", "a rule's name is lower case ASCII")
         one_of(self.kind, tuple(_KINDS), "kind")
         one_of(self.mode, ("refuse", "shadow"), "mode")

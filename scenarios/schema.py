@@ -69,6 +69,9 @@ g of CO2e per one of them, or a plain share ("1")."""
 SAFE_INTEGER: Final = 2**53 - 1
 """RFC 8785 and RFC 7493: the largest integer every JSON reader keeps."""
 
+NAME: Final = re.compile(r"[a-z][a-z0-9_]{0,31}")
+"""Of an input, a coefficient, a class or a rule."""
+
 _NUMBER: Final = re.compile(r"(?:0|[1-9][0-9]{0,8})(?:\.[0-9]{1,6})?")
 _encode: Final = json.JSONEncoder(
     ensure_ascii=False, sort_keys=True, separators=(",", ":"), allow_nan=False
