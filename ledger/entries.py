@@ -219,9 +219,10 @@ def instant(moment: datetime) -> str:
 
 @lru_cache(maxsize=4096)
 def is_instant(at: str) -> bool:
-    """Whether a text is a UTC time as entries write it."""
+    """Whether a text is a UTC time as entries write it, in a year whose days have a bucket."""
     try:
-        return instant(datetime.fromisoformat(at)) == at
+        moment = datetime.fromisoformat(at)
+        return instant(moment) == at and 2000 <= moment.year <= 9998
     except (ValueError, OverflowError):
         return False
 

@@ -277,14 +277,15 @@ def withdraw_scenario(
     ``effective_from`` is the day it was published with; raises ``Refused`` if less than
     ``WITHDRAWAL_LEAD`` is left until that day begins in Asia/Shanghai.
     """
+    detail = {"scenario": scenario, "version": version, "digest": digest}
+    entry = Entry(id, Kind.SCENARIO_WITHDRAWN, at, (), detail)
     begins = datetime.combine(date.fromisoformat(effective_from), time(), SHANGHAI)
     if begins - datetime.fromisoformat(at) < WITHDRAWAL_LEAD:
         raise Refused(
             f"{scenario} version {version} takes effect on {effective_from}; until an hour before"
             " that day it could be withdrawn."
         )
-    detail = {"scenario": scenario, "version": version, "digest": digest}
-    return Entry(id, Kind.SCENARIO_WITHDRAWN, at, (), detail)
+    return entry
 
 
 def record_action(*, id: str, at: str, action: str, commitment: str) -> Entry:

@@ -143,6 +143,8 @@ def test_points_never_pass_from_one_resident_to_another() -> None:
         {"at": "2026-11-22T00:12:11Z"},
         {"at": "2026-11-22T00:12:11.123+00:00"},
         {"at": "2026-02-30T00:12:11.123Z"},
+        {"at": "1999-12-31T23:59:59.999Z"},
+        {"at": "9999-12-31T20:00:00.000Z"},  # in the city this is no day of any calendar here
         {"at": ["2026-11-22T00:12:11.123Z"]},
         {"detail": {}},
         {"detail": []},

@@ -170,7 +170,7 @@ EDITION = {**STAMP, "scenario": "travel.bike_shared", "version": 2, "digest": "d
         ("2026-11-22T15:00:00.001Z", "2026-11-24", True),
         ("2026-11-22T00:00:00.000Z", "2018-01-01", False),
         ("2026-11-22T00:00:00.000Z", "9999-12-31", True),
-        ("9999-12-31T23:59:59.999Z", "0001-01-01", False),
+        ("9998-12-31T23:59:59.999Z", "0001-01-01", False),
     ],
 )
 def test_a_version_is_withdrawn_until_an_hour_before_its_first_day_in_the_city(
@@ -184,6 +184,13 @@ def test_a_version_is_withdrawn_until_an_hour_before_its_first_day_in_the_city(
     else:
         with pytest.raises(Refused, match=first_day):
             transfers.withdraw_scenario(**known)
+
+
+def test_a_withdrawal_with_a_wrong_part_is_refused() -> None:
+    known = EDITION | {"effective_from": "2027-01-01"}
+    for wrong in ({"at": "2026-11-22"}, {"version": 0}, {"digest": "d"}, {"scenario": "travel"}):
+        with pytest.raises(Malformed):
+            transfers.withdraw_scenario(**(known | wrong))
 
 
 def test_of_what_an_administrator_did_the_entry_holds_the_sort_and_a_commitment() -> None:
