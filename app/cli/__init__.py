@@ -8,7 +8,7 @@ import sys
 import click
 from sqlalchemy.exc import OperationalError, ProgrammingError
 
-from app.cli import demo, operate, serve, sign, trips
+from app.cli import admins, demo, operate, serve, sign, trips
 from app.config import read_config
 
 
@@ -19,8 +19,9 @@ def puhui(context: click.Context) -> None:
     context.obj = read_config(os.environ)
 
 
-for command in demo.COMMANDS + operate.COMMANDS + serve.COMMANDS + sign.COMMANDS + trips.COMMANDS:
-    puhui.add_command(command)
+for module in (admins, demo, operate, serve, sign, trips):
+    for command in module.COMMANDS:
+        puhui.add_command(command)
 
 
 def main() -> None:

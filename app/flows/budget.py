@@ -24,30 +24,44 @@ class UnknownBudgetError(Exception):
     code = "BUDGET_UNKNOWN"
 
 
+class ReferenceReusedError(Exception):
+    """The reference stands for another sum already."""
+
+    code = "REFERENCE_REUSED"
+
+
 def fund_budget(
     engine: Engine, vault: Vault, scope: str, points: int, reference: str, now: datetime
 ) -> Entry:
-    """Add points to the budget of a scope. The reference (a decision's number) counts once:
-    the same one again returns the first entry. Raises UnknownBudgetError."""
+    """`add_points` in a transaction of its own; the entry."""
+    return transact(engine, lambda tx: add_points(tx, vault, scope, points, reference, now))[0]
 
-    def work(tx: Connection) -> Entry:
-        token = budgets.scopes(tx).get(scope)
-        if token is None:
-            raise UnknownBudgetError(f"no budget has the scope {scope!r}; create it first")
-        entry = fund(
-            id=vault.entry_id("fund", f"{token}\0{reference}"),
-            at=instant(now),
-            budget=token,
-            points=points,
-            reference=reference,
-        )
-        found = entries.find(tx, entry.id)
-        if found is not None:
-            return found[1]
+
+def add_points(
+    tx: Connection, vault: Vault, scope: str, points: int, reference: str, now: datetime
+) -> tuple[Entry, bool]:
+    """Add points to the budget of a scope. The reference (a decision's number) counts once: the
+    same one again returns the first entry, and False. Raises UnknownBudgetError,
+    ReferenceReusedError."""
+    token = budgets.scopes(tx).get(scope)
+    if token is None:
+        raise UnknownBudgetError(f"no budget has the scope {scope!r}; create it first")
+    entry = fund(
+        id=vault.entry_id("fund", f"{token}\0{reference}"),
+        at=instant(now),
+        budget=token,
+        points=points,
+        reference=reference,
+    )
+    found = entries.find(tx, entry.id)
+    if found is None:
         entries.append(tx, [entry])
-        return entry
-
-    return transact(engine, work)
+        return entry, True
+    if found[1].postings != entry.postings:
+        raise ReferenceReusedError(
+            f"{reference} funded this budget with other points; a decision counts once"
+        )
+    return found[1], False
 
 
 def pay_waiting(engine: Engine, vault: Vault, registry: Registry, now: datetime) -> int:

@@ -7,6 +7,7 @@ it derived from entries: postings, balances, folded sums, ids, openings, the lin
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import datetime
 from hashlib import sha256
 from itertools import islice
 from typing import NamedTuple
@@ -18,8 +19,8 @@ from app.store import entries as ledger
 from app.store.db import snapshot
 from app.vault import Vault, VaultError, open_opening
 from ledger import checkpoint
-from ledger.encoding import commit
-from ledger.entries import Entry, Kind
+from ledger.encoding import commit, decode
+from ledger.entries import Entry, Kind, instant
 from ledger.errors import LedgerError
 from ledger.merkle import HASH_BYTES, leaf_hash
 from ledger.note import Verifier
@@ -61,6 +62,7 @@ def check_database(engine: Engine, vault: Vault) -> Iterator[Fault]:
         for table, account, asset, bucket, kept, posted in scan.differences(tx):
             yield Fault(f"{table} {account} {asset} {bucket}", f"{kept} kept, {posted} posted")
         yield from _check_versions(tx, published)
+        yield from _check_trail(tx)
         yield from _check_tree(tx, vault.ring.origin, tuple(verifiers))
 
 
@@ -121,6 +123,28 @@ def _check_versions(tx: Connection, published: dict[tuple[str, int], str]) -> It
             yield Fault("scenario_versions {} {}".format(*name), "it is not what was published")
     for name in published:
         yield Fault("scenario_versions {} {}".format(*name), "it was published but is not kept")
+
+
+def _check_trail(tx: Connection) -> Iterator[Fault]:
+    for act in scan.acts(tx):
+        where = f"trail {act.arrival}"
+        if act.payload is None:
+            yield Fault(where, "there is no entry of this act")
+        elif act.at is None:
+            yield Fault(where, "the record of this act is gone")
+        elif not _is_recorded(act, act.payload, act.at):
+            yield Fault(where, "it is not what the entry committed to")
+
+
+def _is_recorded(act: scan.Acted, payload: bytes, at: datetime) -> bool:
+    try:
+        entry, record = Entry.parse(payload), decode(act.record)
+    except LedgerError:
+        return False
+    if commit(act.salt, act.record) != entry.detail["commitment"]:
+        return False
+    shown = {"action": act.action, "actor": act.actor, "at": instant(at), "target": act.target}
+    return bool(shown.items() <= record.items() and act.action == entry.detail["action"])
 
 
 def _check_tree(tx: Connection, origin: str, verifiers: tuple[Verifier, ...]) -> Iterator[Fault]:

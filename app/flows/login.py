@@ -24,7 +24,8 @@ from app.store import admins
 from app.store.admins import Admin
 from app.vault import Vault
 
-IDLE: Final = timedelta(minutes=30)
+IDLE_MINUTES: Final = 30
+IDLE: Final = timedelta(minutes=IDLE_MINUTES)
 LIFE: Final = timedelta(hours=12)
 MAX_FAILURES: Final = 5
 LOCKED: Final = timedelta(minutes=15)
@@ -32,6 +33,7 @@ MIN_PASSWORD: Final = 12
 MAX_PASSWORD: Final = 128
 
 _STEP_S = 30
+_DISTINCT = 5
 _MINUTE = timedelta(minutes=1)
 _hasher = PasswordHasher()  # argon2id, RFC 9106's second recommendation
 _NOBODY = _hasher.hash(os.urandom(16))  # what a guess at nobody's password is held against
@@ -84,7 +86,7 @@ def log_in(
         if fresh:
             admins.forgive(tx, admin.id)
             if _hasher.check_needs_rehash(attempt.password_hash):
-                admins.set_password(tx, attempt, _hasher.hash(password))
+                admins.set_password(tx, attempt, hash_password(password))
             admins.begin_session(tx, hash_token(token), admin.id, now)
             act(tx, name, "session.began", name, {}, now)
     if not fresh:
@@ -113,7 +115,7 @@ def change_password(
 ) -> None:
     """Change one's own password and end one's other sessions. A wrong `current` counts as a failed
     login. Raises PasswordWeakError, PasswordWrongError."""
-    hashed = hash_password(admin.name, new)
+    check_password(admin.name, new)
     attempt, right = _attempt(engine, admin.name, current, now)
     if attempt is None or not right:
         _note_lock(engine, admin.name, attempt, now)
@@ -121,21 +123,25 @@ def change_password(
             "the current password is not this, or was guessed too often; nothing was changed"
         )
     with engine.begin() as tx:
-        if not admins.set_password(tx, attempt, hashed):
+        if not admins.set_password(tx, attempt, hash_password(new)):
             raise PasswordWrongError("the password was changed meanwhile")
         admins.forgive(tx, admin.id)
         admins.end_sessions(tx, admin.id, now, but=hash_token(token))
         act(tx, admin.name, "password.changed", admin.name, {}, now)
 
 
-def hash_password(name: str, password: str) -> str:
-    """Argon2id of a password good enough for this name. Raises PasswordWeakError."""
+def check_password(name: str, password: str) -> None:
+    """Hold a password somebody chose for a name against the rules. Raises PasswordWeakError."""
     if not MIN_PASSWORD <= len(password) <= MAX_PASSWORD:
         raise PasswordWeakError(f"a password has {MIN_PASSWORD} to {MAX_PASSWORD} characters")
-    if name in password.lower() or len(set(password)) < 5:
+    if name in password.lower() or len(set(password)) < _DISTINCT:
         raise PasswordWeakError(
-            "a password holds at least five different characters, and not the name"
+            f"a password has at least {_DISTINCT} different characters, and not the name in it"
         )
+
+
+def hash_password(password: str) -> str:
+    """Argon2id of a password, with its salt and parameters."""
     return _hasher.hash(password)
 
 

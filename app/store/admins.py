@@ -8,6 +8,7 @@ from typing import Any, Final, NamedTuple
 from sqlalchemy import Connection, text
 
 ROLES: Final = ("editor", "reviewer", "operator", "auditor")
+NAME: Final = "^[a-z][a-z0-9._-]{2,31}$"
 
 
 class Admin(NamedTuple):
@@ -136,7 +137,12 @@ def set_roles(tx: Connection, admin: bytes, roles: tuple[str, ...]) -> None:
 
 def disable(tx: Connection, admin: bytes, now: datetime) -> None:
     """Refuse an administrator from now on."""
-    _run(tx, "UPDATE admins SET disabled_at = :now WHERE id = :id", id=admin, now=now)
+    _run(
+        tx,
+        "UPDATE admins SET disabled_at = coalesce(disabled_at, :now) WHERE id = :id",
+        id=admin,
+        now=now,
+    )
 
 
 def begin_session(tx: Connection, token_hash: bytes, admin: bytes, now: datetime) -> None:
@@ -191,6 +197,12 @@ def forget_sessions(tx: Connection, before: datetime) -> None:
 def find(tx: Connection, name: str) -> Account | None:
     """The administrator of this name."""
     row = tx.execute(text(f"{_ACCOUNT} WHERE name = :name"), {"name": name}).first()
+    return _account(row) if row else None
+
+
+def lock(tx: Connection, name: str) -> Account | None:
+    """The administrator of this name, whom nobody else can change until `tx` ends."""
+    row = tx.execute(text(f"{_ACCOUNT} WHERE name = :name FOR UPDATE"), {"name": name}).first()
     return _account(row) if row else None
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import datetime
 from itertools import groupby
 from operator import itemgetter
 from typing import Any, NamedTuple
@@ -53,6 +54,10 @@ SELECT name, arrival FROM (
   UNION ALL SELECT 'openings', arrival FROM openings
   UNION ALL SELECT 'waiting', arrival FROM waiting) r
 WHERE NOT EXISTS (SELECT FROM entries e WHERE e.arrival = r.arrival) ORDER BY 1, 2""")
+_ACTS = text("""
+SELECT arrival, e.payload, t.at, t.actor, t.action, t.target, t.record, t.salt
+FROM trail t FULL JOIN (SELECT arrival, payload FROM entries WHERE kind = 'admin.acted') e
+USING (arrival) ORDER BY arrival""")
 _GUARDED = text("""
 SELECT account, account_kind, asset, bucket, coalesce(b.amount, 0), coalesce(p.amount, 0)
 FROM (SELECT * FROM balances WHERE amount <> 0) b
@@ -68,6 +73,19 @@ FULL JOIN (SELECT account, account_kind, asset, sum(amount) AS amount
   WHERE account_kind > 10 GROUP BY 1, 2, 3 HAVING sum(amount) <> 0) p
 USING (account, account_kind, asset)
 WHERE b.amount IS DISTINCT FROM p.amount ORDER BY 1, 2, 3""")
+
+
+class Acted(NamedTuple):
+    """A row of the trail, and the payload of its entry; either may be missing."""
+
+    arrival: int
+    payload: bytes | None
+    at: datetime | None
+    actor: str
+    action: str
+    target: str
+    record: bytes
+    salt: bytes
 
 
 class Difference(NamedTuple):
@@ -101,6 +119,11 @@ def leaves(tx: Connection) -> Iterator[tuple[int, bytes | None]]:
 def checkpoints(tx: Connection) -> Iterator[tuple[int, str]]:
     """Every signed checkpoint with the size it is kept under, in order."""
     return ((row[0], row[1]) for row in _stream(tx, _CHECKPOINTS))
+
+
+def acts(tx: Connection) -> Iterator[Acted]:
+    """Every act of an administrator, in order."""
+    return (Acted(*row) for row in _stream(tx, _ACTS))
 
 
 def orphans(tx: Connection) -> list[tuple[str, int]]:
