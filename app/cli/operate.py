@@ -300,11 +300,12 @@ def erase_resident(config: Config, resident: str) -> None:
 @click.command("export")
 @click.argument("folder", type=click.Path(path_type=Path))
 @click.option("--openings", is_flag=True, help="also what was done, for a contracted auditor")
+@click.option("--trail", is_flag=True, help="also what administrators did, for an auditor")
 @click.pass_obj
-def export(config: Config, folder: Path, openings: bool) -> None:
+def export(config: Config, folder: Path, openings: bool, trail: bool) -> None:
     """Write the log to a folder that `python -m ledger FOLDER` checks without a database."""
     with parts(config) as (_, engine, vault):
-        size = export_log(engine, vault, folder, openings=openings)
+        size = export_log(engine, vault, folder, openings=openings, acts=trail)
     click.echo(f"{size} entries exported to {folder}")
 
 

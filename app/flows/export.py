@@ -7,10 +7,13 @@ from pathlib import Path
 
 from sqlalchemy import Connection, Engine
 
+from app.flows import trail
 from app.flows.prove import checkpoint_size
 from app.store import catalogue, log, people
+from app.store.trail import Wanted
 from app.vault import Vault, open_opening
 from ledger.encoding import encode
+from ledger.entries import Entry, Kind
 from ledger.keys import policy
 from ledger.tiles import ENTRIES, WIDTH, Tile, encode_bundle, tiles
 from scenarios import Version
@@ -22,10 +25,14 @@ class NothingSealedError(Exception):
     code = "NOTHING_SEALED"
 
 
-def export_log(engine: Engine, vault: Vault, folder: Path, *, openings: bool) -> int:
+def export_log(
+    engine: Engine, vault: Vault, folder: Path, *, openings: bool, acts: bool = False
+) -> int:
     """Write checkpoint, keys, policy, tiles, entry bundles, scenario versions and, on request,
-    openings; return the log's size. An older export in the folder is brought up to date: full
-    tiles never change, so those that are there stay. Raises NothingSealedError."""
+    openings and administrators' acts; return the log's size. Raises NothingSealedError.
+
+    An older export in the folder is brought up to date: full tiles never change, so those that
+    are there stay; openings and acts that are not asked for again are removed."""
     with engine.connect().execution_options(isolation_level="REPEATABLE READ") as tx, tx.begin():
         note = log.latest_checkpoint(tx)
         if note is None:
@@ -37,13 +44,11 @@ def export_log(engine: Engine, vault: Vault, folder: Path, *, openings: bool) ->
             width = min(WIDTH, size - first)
             path = folder / Tile(ENTRIES, first // WIDTH, width).path
             _write(path, lambda f=first, w=width: encode_bundle(log.payloads(tx, f, w)))
-        for data in catalogue.canonicals(tx):
-            version = Version.from_canonical(data)
-            path = folder / "scenarios" / version.scenario / f"{version.number}.json"
+        for scenario, number, data in _versions(tx):
+            path = folder / "scenarios" / scenario / f"{number}.json"
             _write(path, lambda data=data: data)
-        if openings:
-            with (folder / "openings.jsonl").open("wb") as file:
-                file.writelines(_openings(tx, vault, size))
+        _rewrite(folder / "openings.jsonl", _openings(tx, vault, size) if openings else None)
+        _rewrite(folder / "trail.jsonl", trail.lines(tx, Wanted()) if acts else None)
         verifiers = vault.ring.verifiers
         (folder / "log.vkey").write_text("".join(f"{v.vkey}\n" for v in verifiers))
         (folder / "policy").write_text(policy(verifiers))
@@ -58,6 +63,23 @@ def _write(path: Path, content: object) -> None:
     part = path.with_name(path.name + ".part")
     part.write_bytes(content())  # type: ignore[operator]
     part.replace(path)
+
+
+def _rewrite(path: Path, lines: Iterator[bytes] | None) -> None:
+    path.unlink(missing_ok=True)
+    if lines is not None:
+        with path.open("wb") as file:
+            file.writelines(lines)
+
+
+def _versions(tx: Connection) -> Iterator[tuple[str, int, bytes]]:
+    """The versions the log knows: one that was just published may still wait to be sealed."""
+    waiting = [Entry.parse(data).detail for data in log.pending(tx, Kind.SCENARIO_PUBLISHED)]
+    unsealed = {(detail["scenario"], detail["version"]) for detail in waiting}
+    for data in catalogue.canonicals(tx):
+        version = Version.from_canonical(data)
+        if (version.scenario, version.number) not in unsealed:
+            yield version.scenario, version.number, data
 
 
 def _openings(tx: Connection, vault: Vault, size: int) -> Iterator[bytes]:

@@ -10,6 +10,7 @@ from sqlalchemy import Connection, text
 
 from app.store.db import copy_in, int_array
 from ledger.accounts import AccountKind, Asset
+from ledger.entries import Kind
 from ledger.tiles import Edge, Tile
 
 
@@ -60,6 +61,12 @@ def take_pending(tx: Connection, limit: int) -> list[Pending]:
         {"limit": limit},
     )
     return sorted(Pending(row[0], row[1]) for row in rows)
+
+
+def pending(tx: Connection, kind: Kind) -> list[bytes]:
+    """The payloads of entries of a kind that are not in the tree yet."""
+    query = "SELECT e.payload FROM outbox o JOIN entries e USING (arrival) WHERE e.kind = :kind"
+    return list(tx.execute(text(query), {"kind": kind}).scalars())
 
 
 def put_leaves(tx: Connection, first: int, arrivals: Sequence[int]) -> None:
