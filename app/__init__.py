@@ -11,7 +11,20 @@ from werkzeug.middleware.proxy_fix import ProxyFix
 from werkzeug.routing import BaseConverter
 
 from app import errors, limits
-from app.api import frame, log, ops, pages, providers, public, residents, sandbox
+from app.api import (
+    admins,
+    drafts,
+    frame,
+    log,
+    ops,
+    oversight,
+    pages,
+    providers,
+    public,
+    registry,
+    residents,
+    sandbox,
+)
 from app.config import Config
 from app.wiring import Clock, utc_now, wire
 
@@ -72,14 +85,24 @@ def create_app(config: Config, clock: Clock = utc_now) -> Flask:
     app.json.ensure_ascii = False  # type: ignore[attr-defined] # DefaultJSONProvider has it
     frame.configure_logs()
     limits.install(app, wire(app, config, clock).redis)
-    registry = app.extensions[ops.REGISTRY] = CollectorRegistry()
-    frame.install(app, registry)
+    metrics = app.extensions[ops.REGISTRY] = CollectorRegistry()
+    frame.install(app, metrics)
     errors.install(app)
     app.register_blueprint(pages.blp)
     api = _Api(app)
     for name, scheme in _SECURITY.items():
         api.spec.components.security_scheme(name, scheme)
-    audiences = [providers.blp, residents.blp, public.blp, log.blp, ops.blp]
+    audiences = [
+        providers.blp,
+        residents.blp,
+        admins.blp,
+        oversight.blp,
+        drafts.blp,
+        public.blp,
+        registry.blp,
+        log.blp,
+        ops.blp,
+    ]
     for blueprint in audiences + ([sandbox.blp] if config.sandbox else []):
         api.register_blueprint(blueprint)
     if config.proxies:  # only the sender's address: no address of ours is ever made from a header

@@ -14,6 +14,7 @@ from pathlib import Path
 from zoneinfo import ZoneInfo
 
 CITY_ZONE = ZoneInfo("Asia/Shanghai")  # every business date in the product is a day of this zone
+NOTICE_DAYS = 7  # between publishing a rule and its first day; our own choice, no source names one
 
 
 class ConfigError(Exception):
@@ -38,6 +39,7 @@ class Config:
     used, `redis_url` when the embedded Valkey is. `head_file` is the copy of the last checkpoint
     that lives outside the database and catches a restored backup. `proxies` is how many reverse
     proxies of ours stand in front: that many X-Forwarded-For values are believed, from the right.
+    `notice_days` is how many whole days lie between publishing a scenario version and its first.
     """
 
     mode: Mode
@@ -49,6 +51,7 @@ class Config:
     owner_url: str | None
     redis_url: str | None
     proxies: int = 0
+    notice_days: int = NOTICE_DAYS
 
     @property
     def sandbox(self) -> bool:
@@ -83,13 +86,15 @@ def read_config(environ: Mapping[str, str]) -> Config:
         database_url=_psycopg(database_url),
         owner_url=_psycopg(environ.get("DATABASE_OWNER_URL")),
         redis_url=redis_url,
-        proxies=_proxies(environ.get("PUHUI_PROXIES", "0")),
+        proxies=_number(environ, "PUHUI_PROXIES", 0, 9, "the number of proxies"),
+        notice_days=_number(environ, "PUHUI_NOTICE_DAYS", NOTICE_DAYS, 365, "whole days of notice"),
     )
 
 
-def _proxies(given: str) -> int:
-    if not re.fullmatch(r"[0-9]", given):
-        raise ConfigError(f"PUHUI_PROXIES is {given!r}; set it to the number of proxies, 0 to 9")
+def _number(environ: Mapping[str, str], name: str, default: int, most: int, what: str) -> int:
+    given = environ.get(name, str(default))
+    if not re.fullmatch(r"0|[1-9][0-9]{0,5}", given) or int(given) > most:
+        raise ConfigError(f"{name} is {given!r}; set it to {what}, 0 to {most}")
     return int(given)
 
 

@@ -18,7 +18,7 @@ from sqlalchemy.exc import OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from werkzeug.exceptions import HTTPException
 
-from scenarios.errors import TITLES
+from scenarios.errors import FAULTS, TITLES
 
 _MAX_FIELD = 100
 _RETRY_AFTER_S = {"UNAVAILABLE": 2, "NOT_SEALED_YET": 1, "REQUEST_RUNNING": 1}
@@ -78,11 +78,21 @@ PROBLEMS: dict[str, tuple[int, str]] = {
     "ACTIVITY_ID_MISMATCH": (422, "行为编号与地址不一致"),
     "ACTIVITY_ID_REUSED": (409, "行为编号已用于另一行为"),
     "SUBJECT_MALFORMED": (422, "用户标识格式不正确"),
+    "PLACE_MALFORMED": (422, "地点须为六位行政区划代码"),
+    "SAME_ACT": (409, "同一次行为已由其他渠道申报"),
     "SUBJECT_UNKNOWN": (422, "用户标识尚未绑定居民"),
     "CONSENT_MISSING": (422, "居民未授权该来源"),
     "SUBJECT_ERASED": (409, "居民已注销"),
     "TOO_MANY_REVISIONS": (409, "更正次数过多"),
     **{code: (422, title) for code, title in TITLES.items()},
+    # a draft of scenario changes, and what its editions may not be
+    "DRAFT_STATE": (409, "草案当前状态不允许此操作"),
+    "BACKTEST_MISSING": (409, "缺少本修订的测算"),
+    "OWN_APPROVAL": (403, "不能批准自己起草的草案"),
+    "WITHDRAWAL_TOO_LATE": (409, "已过可撤回的时限"),
+    "EFFECT_IN_PAST": (422, "生效日期须晚于今天"),
+    "NOTICE_TOO_SHORT": (422, "生效日期早于公示期"),
+    **{code: (422, title) for code, title in FAULTS.items()},
 }
 
 _BY_STATUS = {

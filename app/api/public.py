@@ -1,4 +1,4 @@
-"""For everybody, without login: the city's figures, proofs, scenarios and budgets."""
+"""For everybody, without login: the city's figures, proofs and budgets."""
 
 from __future__ import annotations
 
@@ -9,8 +9,7 @@ import marshmallow as ma
 from flask import Response, request
 
 from app import limits
-from app.api.wire import FOREVER, Blueprint, Digits, Pattern, answer, plain_text, stamp
-from app.errors import Problem
+from app.api.wire import Blueprint, Digits, Pattern, answer, plain_text, stamp
 from app.flows import prove
 from app.store import gauges
 from app.store.db import snapshot
@@ -27,7 +26,7 @@ blp = Blueprint(
     "public",
     __name__,
     url_prefix="/api/v1",
-    description="公开：账本证明、方法学登记簿、预算。Proofs, scenarios and budgets, without login.",
+    description="公开：账本证明、全市数字、预算。Proofs, figures and budgets, without login.",
 )
 
 
@@ -56,32 +55,6 @@ class ConsistencySchema(ma.Schema):
     old = ma.fields.String(required=True)
     new = ma.fields.String(required=True)
     hashes = ma.fields.List(ma.fields.String(), required=True)
-
-
-class VersionSchema(ma.Schema):
-    """One published edition of a scenario."""
-
-    number = ma.fields.Integer(required=True)
-    effective_from = ma.fields.String(required=True, metadata={"format": "date"})
-    digest = ma.fields.String(required=True, metadata={"description": "SHA-256 of its bytes"})
-
-
-class ScenarioSchema(ma.Schema):
-    """A scenario with all its editions, oldest first."""
-
-    id = ma.fields.String(required=True)
-    code = ma.fields.String(required=True)
-    area = ma.fields.String(required=True)
-    title_zh = ma.fields.String(required=True)
-    title_en = ma.fields.String(required=True)
-    enabled = ma.fields.Boolean(required=True)
-    versions = ma.fields.List(ma.fields.Nested(VersionSchema), required=True)
-
-
-class ScenariosSchema(ma.Schema):
-    """The registry."""
-
-    items = ma.fields.List(ma.fields.Nested(ScenarioSchema), required=True)
 
 
 class AreaSchema(ma.Schema):
@@ -139,52 +112,6 @@ def get_consistency(args: dict[str, Any]) -> Response:
     return answer({"old": str(old), "new": str(new), "hashes": [base64(one) for one in hashes]})
 
 
-@blp.serve("GET", "/scenarios", gives=ScenariosSchema)
-def get_scenarios() -> Response:
-    """方法学登记簿 · Every scenario with its published editions."""
-    here = wired()
-    with here.engine.connect() as tx:
-        catalogue = here.registry.current(tx)
-    items = []
-    for name in catalogue.scenarios:
-        editions = catalogue.versions(name)
-        last = editions[-1]
-        items.append(
-            {
-                "id": name,
-                "code": last.code,
-                "area": last.area,
-                "title_zh": last.title.zh,
-                "title_en": last.title.en,
-                "enabled": last.enabled,
-                "versions": [
-                    {
-                        "number": one.number,
-                        "effective_from": one.effective_from,
-                        "digest": one.digest,
-                    }
-                    for one in editions
-                ],
-            }
-        )
-    return answer({"items": items})
-
-
-@blp.serve("GET", "/scenarios/<scenario>/versions/<number>", gives={"type": "object"})
-def get_version(scenario: str, number: str) -> Response:
-    """方法学版本 · An edition's published bytes; their SHA-256 is the digest that entries name."""
-    here = wired()
-    with here.engine.connect() as tx:
-        catalogue = here.registry.current(tx)
-    editions = catalogue.versions(scenario) if scenario in catalogue.scenarios else ()
-    edition = next((one for one in editions if str(one.number) == number), None)
-    if edition is None:
-        raise Problem("NOT_FOUND", "there is no such edition")
-    made = Response(edition.canonical(), mimetype="application/json")
-    made.headers["Cache-Control"] = FOREVER
-    return made
-
-
 @blp.serve("GET", "/figures", gives=FiguresSchema)
 def get_figures() -> Response:
     """全市数字 · How much carbon the sealed log accounts for, by area."""
@@ -209,20 +136,21 @@ def get_figures() -> Response:
 @blp.serve("GET", "/budgets", gives=BudgetsSchema)
 def get_budgets() -> Response:
     """积分预算 · What was funded, what was issued, what is left, what waits."""
+    return answer({"items": budgets_shown()})
+
+
+def budgets_shown() -> list[dict[str, str]]:
+    """Every budget as everybody may see it."""
     with wired().engine.connect() as tx:
         figures = gauges.budgets(tx)
-    return answer(
+    return [
         {
-            "items": [
-                {
-                    "name": one.name,
-                    "scope": one.scope,
-                    "funded_points": str(one.funded_points),
-                    "issued_points": str(one.funded_points - one.left_points),
-                    "left_points": str(one.left_points),
-                    "waiting_points": str(one.waiting_points),
-                }
-                for one in figures
-            ]
+            "name": one.name,
+            "scope": one.scope,
+            "funded_points": str(one.funded_points),
+            "issued_points": str(one.funded_points - one.left_points),
+            "left_points": str(one.left_points),
+            "waiting_points": str(one.waiting_points),
         }
-    )
+        for one in figures
+    ]

@@ -68,6 +68,7 @@ def environment(config: Config) -> dict[str, str]:
         "PUHUI_HEAD_FILE": str(config.head_file),
         "PUHUI_LOG_ORIGIN": config.log_origin,
         "PUHUI_PROXIES": str(config.proxies),
+        "PUHUI_NOTICE_DAYS": str(config.notice_days),
         "DATABASE_URL": config.database_url,
         "DATABASE_OWNER_URL": config.owner_url,
         "REDIS_URL": config.redis_url,

@@ -99,8 +99,9 @@ def migrate(config: Config) -> None:
 @click.pass_obj
 def publish_rules(config: Config) -> None:
     """Publish the scenario versions that are not published yet."""
-    with parts(config) as (_, engine, vault):
-        click.echo(f"{publish(engine, vault, load(), _now())} versions published")
+    with parts(config) as (ready, engine, vault):
+        count = publish(engine, vault, load(), _now(), ready.notice_days)
+    click.echo(f"{count} versions published")
 
 
 @click.group()

@@ -1,17 +1,19 @@
-"""Publish scenario versions: into the registry and, as entries, into the ledger, in one commit."""
+"""Publish and withdraw scenario versions: registry and ledger entries, always in one commit."""
 
 from __future__ import annotations
 
-from datetime import datetime
+from collections.abc import Sequence
+from datetime import date, datetime, timedelta
 from secrets import token_hex
 
-from sqlalchemy import Engine
+from sqlalchemy import Connection, Engine
 
-from app.config import CITY_ZONE
+from app.config import CITY_ZONE, NOTICE_DAYS
 from app.store import budgets, catalogue, entries
 from app.vault import Vault
 from ledger.entries import instant
-from ledger.transfers import publish_scenario
+from ledger.errors import Refused
+from ledger.transfers import publish_scenario, withdraw_scenario
 from scenarios import Catalogue, Version
 
 
@@ -21,52 +23,131 @@ class PublishedVersionChangedError(Exception):
     code = "PUBLISHED_VERSION_CHANGED"
 
 
-class EffectInThePastError(Exception):
-    """A later version would change the rule for acts that are credited already."""
+class NoticeError(Exception):
+    """A version would take effect before those it concerns had the time to read it."""
 
-    code = "EFFECT_IN_THE_PAST"
+    def __init__(self, code: str, detail: str) -> None:
+        super().__init__(detail)
+        self.code = code
 
 
-def publish(engine: Engine, vault: Vault, drafts: Catalogue, now: datetime) -> int:
-    """Publish every version that is not yet; return how many. Raises PublishedVersionChangedError,
-    EffectInThePastError.
+class WithdrawalTooLateError(Exception):
+    """A version is in effect, or so nearly that a batch under way may go by it already."""
 
-    Also makes the general budget, so that every scenario has a payer, funded or not.
+    code = "WITHDRAWAL_TOO_LATE"
+
+
+def check_notice(first_day: date, now: datetime, notice_days: int) -> None:
+    """Raise NoticeError EFFECT_IN_PAST or NOTICE_TOO_SHORT unless `first_day` is late enough.
+
+    Between today and the first day lie `notice_days` whole days, so with 0 it is tomorrow.
+    """
+    today = now.astimezone(CITY_ZONE).date()
+    earliest = today + timedelta(days=notice_days + 1)
+    if first_day <= today:
+        raise NoticeError(
+            "EFFECT_IN_PAST",
+            f"{first_day} is not after today, and what was credited stays credited;"
+            f" the earliest day is {earliest}",
+        )
+    if first_day < earliest:
+        raise NoticeError(
+            "NOTICE_TOO_SHORT",
+            f"{first_day} leaves less than the {notice_days} days of notice;"
+            f" the earliest day is {earliest}",
+        )
+
+
+def record(
+    tx: Connection,
+    vault: Vault,
+    versions: Sequence[Version],
+    now: datetime,
+    draft: str | None = None,
+) -> None:
+    """Put versions into the registry and their entries into the ledger, with their draft's id."""
+    catalogue.put(tx, versions, now, draft)
+    entries.append(
+        tx,
+        [
+            publish_scenario(
+                id=published_id(vault, one.scenario, one.number),
+                at=instant(now),
+                scenario=one.scenario,
+                version=one.number,
+                digest=one.digest,
+                effective_from=str(one.effective_from),
+            )
+            for one in versions
+        ],
+    )
+
+
+def retract(tx: Connection, vault: Vault, versions: Sequence[Version], now: datetime) -> None:
+    """Take versions back that nobody was ever credited by. Raises WithdrawalTooLateError."""
+    try:
+        made = [
+            withdraw_scenario(
+                id=withdrawn_id(vault, one.scenario, one.number),
+                at=instant(now),
+                scenario=one.scenario,
+                version=one.number,
+                digest=one.digest,
+                effective_from=str(one.effective_from),
+            )
+            for one in versions
+        ]
+    except Refused as error:
+        raise WithdrawalTooLateError(str(error)) from error
+    catalogue.withdraw(tx, [(one.scenario, one.number) for one in versions], now)
+    entries.append(tx, made)
+
+
+def published_id(vault: Vault, scenario: str, number: int) -> str:
+    """The id of the entry that published a version."""
+    return vault.entry_id("publish", f"{scenario}\0{number}")
+
+
+def withdrawn_id(vault: Vault, scenario: str, number: int) -> str:
+    """The id of the entry that withdrew a version."""
+    return vault.entry_id("withdraw", f"{scenario}\0{number}")
+
+
+def publish(
+    engine: Engine,
+    vault: Vault,
+    editions: Catalogue,
+    now: datetime,
+    notice_days: int = NOTICE_DAYS,
+) -> int:
+    """Publish every version of the files that is not yet; return how many.
+
+    First editions may begin on any day, later ones obey the notice. Also makes the general budget,
+    so that every scenario has a payer, funded or not. Raises NoticeError,
+    PublishedVersionChangedError, and Fault if they do not fit what is published.
     """
     with engine.begin() as tx:
-        known = catalogue.digests(tx)
-        new: list[Version] = []
-        today = now.astimezone(CITY_ZONE).date()
-        for scenario in drafts.scenarios:
-            for version in drafts.versions(scenario):
-                digest = known.get((scenario, version.number))
-                if digest is None and version.number > 1 and version.effective_from <= today:
-                    raise EffectInThePastError(
-                        f"{scenario} version {version.number} would take effect on"
-                        f" {version.effective_from}; name a day after today, since what was"
-                        " credited stays credited"
-                    )
-                if digest is None:
-                    new.append(version)
-                elif digest != version.digest:
-                    raise PublishedVersionChangedError(
-                        f"{scenario} version {version.number} was published with other content;"
-                        " undo the edit and add a new version"
-                    )
-        catalogue.put(tx, new, now)
-        entries.append(
-            tx,
-            [
-                publish_scenario(
-                    id=vault.entry_id("publish", f"{version.scenario}\0{version.number}"),
-                    at=instant(now),
-                    scenario=version.scenario,
-                    version=version.number,
-                    digest=version.digest,
-                    effective_from=str(version.effective_from),
-                )
-                for version in new
-            ],
-        )
+        catalogue.take_turn(tx)
+        new = _unpublished(catalogue.digests(tx), editions)
+        for version in new:
+            if version.number > 1:
+                check_notice(version.effective_from, now, notice_days)
+        catalogue.Registry().current(tx).amended(new)
+        record(tx, vault, new, now)
         budgets.create(tx, token_hex(16), "general", budgets.ANY_SCOPE, now)
         return len(new)
+
+
+def _unpublished(known: dict[tuple[str, int], str], editions: Catalogue) -> list[Version]:
+    new = []
+    for scenario in editions.scenarios:
+        for version in editions.versions(scenario):
+            digest = known.get((scenario, version.number))
+            if digest is None:
+                new.append(version)
+            elif digest != version.digest:
+                raise PublishedVersionChangedError(
+                    f"{scenario} version {version.number} was published with other content;"
+                    " undo the edit and add a new version"
+                )
+    return new
