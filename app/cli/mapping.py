@@ -16,6 +16,7 @@ from typing import Any, Final
 from scenarios import load
 
 DEFAULT: Final = Path(__file__).with_name("trips.toml")
+_NAMES = {"scenario", "quantity", "duration", "time_format", "columns", "bounds"}
 _OPTIONAL = {"duration_s"}
 _SAMPLE = datetime(2018, 3, 4, 15, 6, tzinfo=UTC)
 
@@ -59,10 +60,12 @@ class Bounds:
 
 @dataclass(frozen=True, slots=True)
 class Mapping:
-    """A checked mapping. `decimals` is how many the scenario's quantity takes."""
+    """A checked mapping. `decimals` is how many the scenario's quantity takes; `duration` the input
+    that takes the ride's seconds, empty when none is to be sent."""
 
     scenario: str
     quantity: str
+    duration: str
     decimals: int
     time_format: str
     columns: Columns
@@ -73,16 +76,18 @@ def read_mapping(path: Path = DEFAULT) -> Mapping:
     """Read and check a mapping file. Raises MappingError."""
     try:
         table = tomllib.loads(path.read_text(encoding="utf-8"))
-        _same_names(table, {"scenario", "quantity", "time_format", "columns", "bounds"}, set(), "")
+        _same_names(table, _NAMES, {"duration"}, "")
         columns = _columns(table["columns"])
         bounds = _bounds(table["bounds"])
         time_format = _time_format(table["time_format"])
-        decimals = _decimals(table["scenario"], table["quantity"])
+        duration = table.get("duration", "")
+        decimals = _decimals(table["scenario"], table["quantity"], duration)
     except (OSError, UnicodeError, tomllib.TOMLDecodeError) as error:
         raise MappingError(f"the mapping {path} cannot be read: {error}") from None
     except MappingError as error:
         raise MappingError(f"the mapping {path} cannot be used: {error}") from None
-    return Mapping(table["scenario"], table["quantity"], decimals, time_format, columns, bounds)
+    scenario, quantity = table["scenario"], table["quantity"]
+    return Mapping(scenario, quantity, duration, decimals, time_format, columns, bounds)
 
 
 def _same_names(table: object, names: set[str], optional: set[str], where: str) -> Table[str, Any]:
@@ -124,15 +129,19 @@ def _time_format(text: object) -> str:
     raise MappingError(f"time_format {text!r} does not hold a date and a time of day")
 
 
-def _decimals(scenario: object, quantity: object) -> int:
+def _decimals(scenario: object, quantity: object, duration: object) -> int:
     """The fewest that any version of the scenario takes for this quantity."""
     catalogue = load()
     if not isinstance(scenario, str) or scenario not in catalogue.scenarios:
         raise MappingError(f"there is no scenario {scenario!r}")
     decimals = []
     for version in catalogue.versions(scenario):
-        found = [i for i in version.inputs if i.name == quantity and i.unit == "km"]
-        if not found or len(version.inputs) > 1:
+        inputs = {one.name: one for one in version.inputs}
+        found = inputs.pop(str(quantity), None)
+        timed = inputs.pop(str(duration), None)
+        if found is None or found.unit != "km" or any(not one.optional for one in inputs.values()):
             raise MappingError(f"{scenario} does not take one distance in km called {quantity!r}")
-        decimals.append(found[0].decimals)
+        if duration != "" and (timed is None or timed.unit != "s"):
+            raise MappingError(f"{scenario} does not take a time in s called {duration!r}")
+        decimals.append(found.decimals)
     return min(decimals)

@@ -75,12 +75,15 @@ class Reader:
         ):
             if out:
                 raise RowError(code)
+        quantities = {self.mapping.quantity: f"{distance:f}"}
+        if self.mapping.duration:
+            quantities[self.mapping.duration] = str(int(duration_s))
         return {
             "id": row[columns.id],
             "subject": row[columns.rider],
             "scenario": self.mapping.scenario,
             "occurred_at": started_at.isoformat(timespec="seconds"),
-            "quantities": {self.mapping.quantity: f"{distance:f}"},
+            "quantities": quantities,
         }
 
     def _when(self, row: Table[str, str], stated_s: float | None) -> tuple[datetime, float]:

@@ -134,6 +134,8 @@ class SampleCity:
 
 
 def _quantity(rng: Random, one: Input) -> str:
+    if one.role == "exclusion":  # a provider knows whom not to report, and slips now and then
+        return "yes" if rng.random() < _FAULTY else "no"
     if one.classes:
         return rng.choice(one.classes)
     scale = 10**one.decimals

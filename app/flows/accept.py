@@ -69,13 +69,7 @@ def _answer(
             identifier = raw.get("id") if isinstance(raw, dict) else None
             documents.append(rejection(identifier, error.code, str(error)))
     credited = credit(tx, vault, registry.current(tx), batch.provider, documents, now)
-    batches.put_rejections(
-        tx,
-        [
-            (resident, batch.provider, batch.batch_id, position, identifier, code, detail, now)
-            for resident, position, identifier, code, detail in credited.rejected
-        ],
-    )
+    batches.put_rejections(tx, batch.provider, batch.batch_id, credited.rejected, now)
     receipt = orjson.dumps(
         {
             "batch_id": batch.batch_id,

@@ -12,9 +12,10 @@ from typing import Any, NamedTuple
 import orjson
 from sqlalchemy import Connection, Engine
 
-from app.flows.credit import credit
+from app.flows.credit import credit, lock_names
 from app.flows.document import Document, DocumentError, outcome, read_document
-from app.store import batches, budgets, entries, people, usage
+from app.flows.fingerprint import fingerprint
+from app.store import acts, batches, budgets, entries, people, usage
 from app.store.catalogue import Registry
 from app.store.db import transact
 from app.vault import Vault, open_opening
@@ -140,8 +141,13 @@ def _lock(tx: Connection, catalogue: Catalogue, entry: Entry, document: Document
         residents.update(people.bound_to(tx, [document.subject]).values())
         scenarios.append(document.scenario)
     keys = {token: people.lock(tx, token) for token in sorted(residents)}
-    editions = [catalogue.versions(name)[-1] for name in catalogue.scenarios if name in scenarios]
-    usage.lock(tx, [min(v.group.members) if v.group else v.scenario for v in editions])
+    editions = [
+        edition
+        for name in catalogue.scenarios
+        if name in scenarios
+        for edition in catalogue.versions(name)
+    ]
+    usage.lock(tx, lock_names(editions))
     budgets.lock(tx, budgets.scopes(tx).values())
     wrapped = keys[entry.resident]
     if wrapped is None:
@@ -211,9 +217,9 @@ def _reverse(
     document = orjson.loads(opening)
     version = catalogue.versions(entry.detail["rule"][0])[entry.detail["rule"][1] - 1]
     activity = measure(version, read_time(document["occurred_at"]), document["quantities"])
-    keys = [(entry.resident, *key) for key in needs(version, activity)]
-    own = {key[1:]: value for key, value in usage.read(tx, keys).items()}
-    mg = granted(entry, Asset.CO2E)
-    changed = undo(version, activity, mg, points, own)
-    counters = {(entry.resident, *key): value for key, value in changed.items()}
-    usage.store(tx, counters, counters.keys())
+    who, mg = entry.resident, granted(entry, Asset.CO2E)
+    counted = usage.read(tx, {who: needs(version, activity)})
+    changed = undo(version, activity, mg, points, counted.get(who, {}))
+    usage.store(tx, {who: changed}, {who: changed}, {who: changed.keys()})
+    if act := fingerprint(vault, who, version, activity):
+        acts.forget(tx, act.cell, revision.arrival)

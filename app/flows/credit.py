@@ -7,7 +7,8 @@ Runs inside its caller's transaction and never commits. The stages, by number:
 3. people: whose identifier is it; those residents are locked, in order;
 4. duplicates: what the ledger, or this very call, has credited already;
 5. openings: what was done, encrypted under the resident's own key;
-6. limits: counters are locked; exclusivity and caps, from what the resident did before;
+6. limits: counters are locked; the same physical act reported by another provider, plausibility,
+   exclusivity and caps, from what the resident did before;
 7. budget: budgets are locked; what is not funded waits, in order;
 8. entries: built and appended.
 
@@ -18,7 +19,8 @@ and from stage 7 on those of one budget.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -28,7 +30,8 @@ from sqlalchemy import Connection
 
 from app.config import CITY_ZONE
 from app.flows.document import Document, outcome, rejection
-from app.store import batches, budgets, entries, people, usage
+from app.flows.fingerprint import Fingerprint, fingerprint
+from app.store import acts, batches, budgets, entries, people, usage
 from app.vault import SALT_BYTES, Vault, VaultError, open_opening, seal, seal_opening, unseal
 from ledger import plain
 from ledger.accounts import Asset
@@ -39,22 +42,24 @@ from ledger.transfers import Rule, issue
 from scenarios import (
     Activity,
     Catalogue,
-    Grant,
+    Claimed,
     Key,
     Reduction,
     Rejected,
-    Usage,
     Version,
-    grant,
+    claim,
     needs,
     quantify,
     read,
-    record,
 )
 
 _REUSED = "this id was used for another activity; send a correction, or use a new id"
 _NOBODY = people.Member("", b"", False)
-_NOTHING = Grant(0, 0, None)
+_SAME_ACT = (
+    "another provider reported the same act: it began at nearly the same time and not at another"
+    " place; nothing is lost, since it counts once"
+)
+_NOTHING = Claimed(0, 0, None, (), {})
 
 
 @dataclass(slots=True)
@@ -70,7 +75,8 @@ class _Item:
     who: people.Member = _NOBODY
     opening: bytes = b""
     counters: tuple[Key, ...] = ()
-    granted: Grant = _NOTHING
+    granted: Claimed = _NOTHING
+    act: Fingerprint | None = None
     commitment: str = ""
     sealed: bytes = b""
     waits: bool = False
@@ -98,8 +104,9 @@ def credit(
     items = _resolve(tx, vault, provider, items, refused, now, result)
     items = _drop_duplicates(tx, vault, provider, items, result)
     _seal_openings(vault, items)
-    items = _limit(tx, items, result)
-    _append(tx, items, _fund(tx, items), now)
+    items = _limit(tx, vault, provider, items, result)
+    _append(tx, provider, items, _fund(tx, items), now)
+    _report_shadows(tx, provider, items, now)
     for item in items:
         result.outcomes[item.position] = _accepted(item)
     return result
@@ -187,7 +194,7 @@ def _keep(
     contents = []
     for item in items:
         act = item.document
-        contents.append(orjson.dumps([act.scenario, act.occurred_at, act.quantities]))
+        contents.append(orjson.dumps([act.scenario, act.occurred_at, act.quantities, act.place]))
     rows = [
         (item.document.id, item.document.subject, seal(vault.vault, content, item.document.subject))
         for item, content in zip(items, contents, strict=True)
@@ -238,34 +245,71 @@ def _same_opening(tx: Connection, vault: Vault, item: _Item, arrival: int) -> bo
         return False  # another resident's key: the id was used for somebody else's act
 
 
-def _limit(tx: Connection, items: list[_Item], result: Credited) -> list[_Item]:
+def _limit(
+    tx: Connection, vault: Vault, provider: str, items: list[_Item], result: Credited
+) -> list[_Item]:
     """Stage 6. Counters are locked, read, and left as they then stand."""
-    wanted: dict[usage.Key, None] = {}
+    wanted: dict[str, dict[Key, None]] = {}
     for item in items:
         item.counters = needs(item.version, item.activity)
-        for key in item.counters:
-            wanted[item.who.resident, *key] = None
-    # The first name of a group stands for the group.
-    usage.lock(tx, [min(name for name, _ in item.counters) for item in items if item.counters])
+        if item.counters:
+            wanted.setdefault(item.who.resident, {}).update(dict.fromkeys(item.counters))
+    usage.lock(tx, lock_names({id(item.version): item.version for item in items}.values()))
+    items = _drop_same_acts(tx, vault, provider, items, result)
     counted = usage.read(tx, wanted)
-    known = frozenset(counted)
-    changed: dict[usage.Key, Usage] = {}
+    known = {resident: frozenset(own) for resident, own in counted.items()}
+    changed: dict[str, set[Key]] = {}
     granted = []
     for item in items:
         resident = item.who.resident
-        own = {k: counted[full] for k in item.counters if (full := (resident, *k)) in counted}
+        own = counted.setdefault(resident, {})
         try:
-            item.granted = grant(item.version, item.activity, item.reduction, own)
+            item.granted = claim(item.version, item.activity, item.reduction.mg, item.counters, own)
         except Rejected as error:
             _refuse(result, item, error.code, error.detail)
             continue
         granted.append(item)
-        if item.counters:
-            after = record(item.version, item.activity, item.reduction.mg, item.granted.points, own)
-            for key, value in after.items():
-                counted[resident, *key] = changed[resident, *key] = value
-    usage.store(tx, changed, known)
+        if item.granted.changed:
+            own.update(item.granted.changed)
+            changed.setdefault(resident, set()).update(item.granted.changed)
+    usage.store(tx, counted, changed, known)
     return granted
+
+
+def lock_names(versions: Iterable[Version]) -> set[str]:
+    """What to lock before counting under these editions: every scenario whose counters are read,
+    since editions of one scenario may differ in their group, and the kinds of physical act."""
+    names: set[str] = set()
+    for version in versions:
+        if version.periods:
+            names.update(version.group.members if version.group else (version.scenario,))
+        if version.act:
+            names.add(f"act {version.act.kind}")
+    return names
+
+
+def _drop_same_acts(
+    tx: Connection, vault: Vault, provider: str, items: list[_Item], result: Credited
+) -> list[_Item]:
+    marked = []
+    for item in items:
+        if item.version.act:
+            place, who = item.document.place, item.who.resident
+            item.act = fingerprint(vault, who, item.version, item.activity, place)
+            marked.append(item.act)
+    marks = {mark for one in marked if one for mark in (one.cell, one.neighbour)}
+    held = acts.held(tx, provider, marks) if marks else {}
+    if not held:
+        return items
+    left = []
+    for item in items:
+        act = item.act
+        places = (*held.get(act.cell, ()), *held.get(act.neighbour, ())) if act else ()
+        if act and any(act.meets(place) for place in places):
+            _refuse(result, item, "SAME_ACT", _SAME_ACT)
+        else:
+            left.append(item)
+    return left
 
 
 def _fund(tx: Connection, items: list[_Item]) -> dict[str, str]:
@@ -300,7 +344,13 @@ def _seal_openings(vault: Vault, items: list[_Item]) -> None:
         item.sealed = seal_opening(keys[resident], item.entry_id, salt, item.opening)
 
 
-def _append(tx: Connection, items: list[_Item], payers: Mapping[str, str], now: datetime) -> None:
+def _append(
+    tx: Connection,
+    provider: str,
+    items: list[_Item],
+    payers: Mapping[str, str],
+    now: datetime,
+) -> None:
     """Stage 8."""
     owed = people.debts(tx, list({item.who.resident for item in items}))
     at, today = instant(now), now.astimezone(CITY_ZONE).date()
@@ -317,6 +367,14 @@ def _append(tx: Connection, items: list[_Item], payers: Mapping[str, str], now: 
             for arrival, item in zip(arrivals, items, strict=True)
         ),
     )
+    acts.put(
+        tx,
+        (
+            (item.act.cell, arrival, provider, item.act.place)
+            for arrival, item in zip(arrivals, items, strict=True)
+            if item.act
+        ),
+    )
     budgets.park(
         tx,
         [
@@ -331,6 +389,21 @@ def _append(tx: Connection, items: list[_Item], payers: Mapping[str, str], now: 
             if item.waits
         ],
     )
+
+
+def _report_shadows(tx: Connection, provider: str, items: list[_Item], now: datetime) -> None:
+    """Rules in shadow mode refuse nothing; what they would have refused is counted."""
+    found: Counter[tuple[str, int, str]] = Counter()
+    avoided: Counter[tuple[str, int, str]] = Counter()
+    for item in items:
+        for rule in item.granted.shadow:
+            key = item.version.scenario, item.version.number, rule
+            found[key] += 1
+            avoided[key] += item.reduction.mg
+    if found:
+        batches.put_shadow_refusals(
+            tx, ((now, provider, *key, count, avoided[key]) for key, count in found.items())
+        )
 
 
 def _months(item: _Item) -> int:

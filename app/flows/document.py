@@ -12,8 +12,10 @@ import orjson
 from app.vault import Vault
 
 FIELDS = frozenset({"id", "subject", "scenario", "occurred_at", "quantities"})
+OPTIONAL = frozenset({"place"})
 _ID = re.compile(r"[!-~]{1,64}").fullmatch
 _MAX_SUBJECT = 128
+_PLACE = re.compile(r"[0-9]{6}").fullmatch
 
 
 class DocumentError(Exception):
@@ -34,6 +36,7 @@ class Document:
     occurred_at: str
     quantities: Mapping[str, str]
     key: str  # idempotency key within the provider: the id, or the id and its revision
+    place: str = ""  # GB/T 2260 code of the county, if given; hashed, and never in the opening
 
     def opening(self, provider: str) -> bytes:
         """RFC 8785 bytes of what the ledger only commits to. Strings only, ASCII keys: for those
@@ -54,13 +57,13 @@ def read_document(vault: Vault, provider: str, raw: Any, revision: int = 0) -> D
     """Check the outer form of one activity. Raises DocumentError naming field, bound and remedy."""
     if not isinstance(raw, dict):
         raise DocumentError("ACTIVITY_MALFORMED", "an activity must be a JSON object")
-    if raw.keys() != FIELDS:
-        missing, unknown = sorted(FIELDS - raw.keys()), sorted(raw.keys() - FIELDS)
+    if raw.keys() != FIELDS and raw.keys() - OPTIONAL != FIELDS:
+        missing, unknown = sorted(FIELDS - raw.keys()), sorted(raw.keys() - FIELDS - OPTIONAL)
         named = ", ".join(str(name)[:40] for name in missing or unknown)
         raise DocumentError(
             "ACTIVITY_MALFORMED",
             f"field {named} is {'missing' if missing else 'unknown'};"
-            f" an activity has exactly {', '.join(sorted(FIELDS))}",
+            f" an activity has exactly {', '.join(sorted(FIELDS))}, and may have place",
         )
     identifier, subject = raw["id"], raw["subject"]
     if not isinstance(identifier, str) or not _ID(identifier):
@@ -74,6 +77,12 @@ def read_document(vault: Vault, provider: str, raw: Any, revision: int = 0) -> D
         )
     if not subject.isprintable():
         raise DocumentError("SUBJECT_MALFORMED", "subject must not hold control characters")
+    place = raw.get("place", "")
+    if place != "" and not (isinstance(place, str) and _PLACE(place)):
+        raise DocumentError(
+            "PLACE_MALFORMED",
+            "place must be the six digits of the county where it began (GB/T 2260), or be left out",
+        )
     return Document(
         identifier,
         vault.subject(provider, subject),
@@ -81,6 +90,7 @@ def read_document(vault: Vault, provider: str, raw: Any, revision: int = 0) -> D
         raw["occurred_at"],
         raw["quantities"],
         f"{identifier}\n{revision}" if revision else identifier,
+        place,
     )
 
 

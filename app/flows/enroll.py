@@ -62,13 +62,16 @@ def claim(
     documents = []
     for item in batches.take_unclaimed(tx, provider, subject):
         content = orjson.loads(unseal(vault.vault, item.sealed, subject))
-        scenario, occurred_at, quantities = content
+        scenario, occurred_at, quantities, place = content
+        identifier = item.activity_id
         documents.append(
-            Document(item.activity_id, subject, scenario, occurred_at, quantities, item.activity_id)
+            Document(identifier, subject, scenario, occurred_at, quantities, identifier, place)
         )
     documents.sort(key=lambda document: datetime.fromisoformat(document.occurred_at))
     if documents:
-        credit(tx, vault, registry.current(tx), provider, documents, now)
+        credited = credit(tx, vault, registry.current(tx), provider, documents, now)
+        label = f"binding-{subject[:8].hex()}"  # in place of the batches it came in
+        batches.put_rejections(tx, provider, label, credited.rejected, now)
     return len(documents)
 
 

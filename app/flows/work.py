@@ -19,10 +19,11 @@ from app.config import CITY_ZONE
 from app.flows.budget import pay_waiting
 from app.flows.enroll import claim_stragglers
 from app.flows.expire import expire_points
+from app.flows.fingerprint import oldest_kept
 from app.flows.login import LIFE
 from app.flows.once import KEPT
 from app.flows.seal import LIMIT, Sealer, SecondHistoryError
-from app.store import admins, answers, providers
+from app.store import acts, admins, answers, providers
 from app.store.catalogue import Registry
 from app.vault import Vault
 
@@ -72,6 +73,7 @@ class Worker:
             expire_points(self._engine, self._vault, now)
             with self._engine.begin() as tx:
                 providers.forget_nonces(tx, now - _NONCE_AGE)
+                acts.forget_before(tx, oldest_kept(now))
                 answers.forget(tx, now - KEPT)
                 admins.forget_sessions(tx, now - LIFE)
             self._expired_on = today

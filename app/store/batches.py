@@ -59,9 +59,13 @@ def store(
 
 
 def put_rejections(
-    tx: Connection, rows: Iterable[tuple[bytes, str, str, int, str, str, str, datetime]]
+    tx: Connection,
+    provider: str,
+    batch: str,
+    rejected: Iterable[tuple[bytes, int, str, str, str]],
+    now: datetime,
 ) -> None:
-    """Keep (resident, provider, batch, position, activity, code, detail, now) for 'why not'."""
+    """Keep (resident, position, activity, code, detail) of a batch for 'why not'."""
     copy_in(
         tx,
         "rejections",
@@ -74,6 +78,26 @@ def put_rejections(
             "code": "text",
             "detail": "text",
             "recorded_at": "timestamptz",
+        },
+        ((who, provider, batch, *rest, now) for who, *rest in rejected),
+    )
+
+
+def put_shadow_refusals(
+    tx: Connection, rows: Iterable[tuple[datetime, str, str, int, str, int, int]]
+) -> None:
+    """Keep (now, provider, scenario, number, rule, acts, mg): what a shadow rule would refuse."""
+    copy_in(
+        tx,
+        "shadow_refusals",
+        {
+            "recorded_at": "timestamptz",
+            "provider": "text",
+            "scenario": "text",
+            "number": "int4",
+            "rule": "text",
+            "acts": "int4",
+            "reduction_mg": "int8",
         },
         rows,
     )

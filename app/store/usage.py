@@ -7,9 +7,9 @@ from collections.abc import Iterable, Mapping, Sequence, Set
 from sqlalchemy import Connection, text
 
 from app.store.db import bytea_array, copy_in, int_array, text_array
-from scenarios import Usage
+from scenarios import Key, Usage
 
-Key = tuple[str, str, int]  # resident, scenario, period (YYYYMMDD or YYYYMM)
+Counters = dict[str, dict[Key, Usage]]  # resident -> (scenario, YYYYMMDD or YYYYMM) -> usage
 
 _COLUMNS = {
     "resident": "bytea",
@@ -38,37 +38,46 @@ def lock(tx: Connection, limits: Iterable[str]) -> None:
         tx.execute(text("SELECT pg_advisory_xact_lock(hashtextextended(:name, 1))"), {"name": name})
 
 
-def read(tx: Connection, keys: Iterable[Key]) -> dict[Key, Usage]:
-    """The counters of these keys, of those that were ever counted."""
-    wanted = list(keys)
-    if not wanted:
-        return {}
-    rows = tx.execute(_READ, _arrays(wanted)).all()
-    return {(row[0].hex(), row[1], row[2]): Usage(row[3], row[4], row[5]) for row in rows}
+def read(tx: Connection, wanted: Mapping[str, Iterable[Key]]) -> Counters:
+    """Each resident's counters of these keys, of those that were ever counted."""
+    keys = [(resident, key) for resident, own in wanted.items() for key in own]
+    found: Counters = {}
+    if keys:
+        for resident, scenario, period, *values in tx.execute(_READ, _arrays(keys)).all():
+            found.setdefault(resident.hex(), {})[scenario, period] = Usage(*values)
+    return found
 
 
-def store(tx: Connection, counters: Mapping[Key, Usage], known: Set[Key]) -> None:
-    """Keep counters as they now stand; `known` are those that `read` found under the lock.
+def store(
+    tx: Connection,
+    counters: Mapping[str, Mapping[Key, Usage]],
+    changed: Mapping[str, Iterable[Key]],
+    known: Mapping[str, Set[Key]],
+) -> None:
+    """Keep the changed counters as they now stand; `known` are those that `read` found under the
+    lock.
 
     What was never counted is COPYed: a day's counters are mostly new, and conflicts cost.
     """
+    old: list[tuple[str, Key]] = []
+    new: list[tuple[str, Key]] = []
+    for resident, keys in changed.items():
+        had = known.get(resident, frozenset())
+        for key in keys:
+            (old if key in had else new).append((resident, key))
     copy_in(
         tx,
         "usage",
         _COLUMNS,
-        (
-            (bytes.fromhex(key[0]), *key[1:], value.count, value.reduction_mg, value.points)
-            for key, value in counters.items()
-            if key not in known
-        ),
+        ((bytes.fromhex(who), *key, *counters[who][key]) for who, key in new),
     )
-    changed = [(key, counters[key]) for key in sorted(known & counters.keys())]
-    if changed:
-        values = [value for _, value in changed]
+    if old:
+        old.sort()
+        values = [counters[who][key] for who, key in old]
         tx.execute(
             _UPDATE,
             {
-                **_arrays([key for key, _ in changed]),
+                **_arrays(old),
                 "counts": int_array(value.count for value in values),
                 "reductions": int_array(value.reduction_mg for value in values),
                 "points": int_array(value.points for value in values),
@@ -76,9 +85,9 @@ def store(tx: Connection, counters: Mapping[Key, Usage], known: Set[Key]) -> Non
         )
 
 
-def _arrays(keys: Sequence[Key]) -> dict[str, str]:
+def _arrays(keys: Sequence[tuple[str, Key]]) -> dict[str, str]:
     return {
-        "residents": bytea_array(bytes.fromhex(key[0]) for key in keys),
-        "scenarios": text_array(key[1] for key in keys),
-        "periods": int_array(key[2] for key in keys),
+        "residents": bytea_array(bytes.fromhex(resident) for resident, _ in keys),
+        "scenarios": text_array(key[0] for _, key in keys),
+        "periods": int_array(key[1] for _, key in keys),
     }

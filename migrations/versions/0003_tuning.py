@@ -111,6 +111,7 @@ _ACTS = """
 CREATE TABLE acts (
   fingerprint bytea NOT NULL CHECK (octet_length(fingerprint) = 16),
   arrival bigint NOT NULL,
+  provider text NOT NULL,
   place bytea CHECK (octet_length(place) = 8),
   PRIMARY KEY (fingerprint, arrival)
 );

@@ -54,7 +54,7 @@ def test_a_plausible_row_is_an_activity_with_its_moment_and_its_distance(read):
         "subject": "r-1",
         "scenario": "travel.bike_shared",
         "occurred_at": "2018-01-01T13:00:00+00:00",
-        "quantities": {"distance_km": "1.111"},  # 0.01 degrees of 111.195 km
+        "quantities": {"distance_km": "1.111", "duration_s": "600"},  # 0.01° of 111.195 km
     }
 
 

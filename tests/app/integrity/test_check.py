@@ -40,29 +40,29 @@ def flipped(column: str, at: int = 3) -> str:
     return f"{column} = set_byte({column}, {at}, get_byte({column}, {at}) # 1)"
 
 
-CREDIT = "arrival = 30 AND account_kind = 1 AND asset = 1"
+CREDIT = "arrival = 80 AND account_kind = 1 AND asset = 1"
 SPENDER = "account_kind = 1 AND asset = 1 AND amount > 1000000"
 PENDING = "arrival = (SELECT min(arrival) FROM outbox)"
 LAST = "size = (SELECT max(size) FROM checkpoints)"
 RULE = "scenario = 'food.no_cutlery'"
 # What is changed (deleted, if there is no change) in which row, and what the check first names.
 CHANGES = [
-    ("entries", flipped("payload", 40), "arrival = 30", "entries 30"),
+    ("entries", flipped("payload", 40), "arrival = 80", "entries 80"),
     ("entries", flipped("payload", 40), PENDING, "entries"),
-    ("entries", flipped("id"), "arrival = 30", "entries 30"),
-    ("entries", "kind = 'hold'", "arrival = 30", "entries 30"),
-    ("entries", "arrival = 1000000", "arrival = 30", "postings 1000000"),
-    ("entries", "", "arrival = 30", "openings 30"),
-    ("postings", "amount = amount # 1", CREDIT, "postings 30"),
-    ("postings", flipped("account"), CREDIT, "postings 30"),
-    ("postings", "account_kind = 3", CREDIT, "postings 30"),
-    ("postings", "asset = 2", CREDIT, "postings 30"),
-    ("postings", "bucket = bucket # 1", CREDIT, "postings 30"),
-    ("postings", "arrival = 1000000", CREDIT, "postings 30"),
-    ("postings", "", CREDIT, "postings 30"),
-    ("leaves", "arrival = 1000000", "leaf = 30", "entries"),
-    ("leaves", "leaf = 1000000", "leaf = 30", "leaves 31"),
-    ("leaves", "", "leaf = 30", "entries"),
+    ("entries", flipped("id"), "arrival = 80", "entries 80"),
+    ("entries", "kind = 'hold'", "arrival = 80", "entries 80"),
+    ("entries", "arrival = 1000000", "arrival = 80", "postings 1000000"),
+    ("entries", "", "arrival = 80", "openings 80"),
+    ("postings", "amount = amount # 1", CREDIT, "postings 80"),
+    ("postings", flipped("account"), CREDIT, "postings 80"),
+    ("postings", "account_kind = 3", CREDIT, "postings 80"),
+    ("postings", "asset = 2", CREDIT, "postings 80"),
+    ("postings", "bucket = bucket # 1", CREDIT, "postings 80"),
+    ("postings", "arrival = 1000000", CREDIT, "postings 80"),
+    ("postings", "", CREDIT, "postings 80"),
+    ("leaves", "arrival = 1000000", "leaf = 80", "entries"),
+    ("leaves", "leaf = 1000000", "leaf = 80", "leaves 81"),
+    ("leaves", "", "leaf = 80", "entries"),
     ("tiles", flipped("hashes", 1000), "n = 0", "tiles 0 0"),
     ("tiles", "n = 7", "n = 0", "tiles 0 0"),
     ("tiles", "", "n = 0", "tiles 0 0"),
@@ -74,9 +74,9 @@ CHANGES = [
     ("balances", "amount = amount + 1", "account_kind = 2 AND amount = 1", "balances held:"),
     ("balances", "", "account_kind = 3", "balances debt:"),
     ("open_balances", "amount = amount + 1", "account_kind = 13", "open_balances redeemed:"),
-    ("openings", flipped("sealed"), "arrival = 30", "openings 30"),
-    ("openings", "arrival = 1000000", "arrival = 30", "openings 30"),
-    ("openings", "", "arrival = 30", "openings 30"),
+    ("openings", flipped("sealed"), "arrival = 80", "openings 80"),
+    ("openings", "arrival = 1000000", "arrival = 80", "openings 80"),
+    ("openings", "", "arrival = 80", "openings 80"),
     ("residents", flipped("wrapped_key"), "true", "openings"),
     ("outbox", flipped("leaf_hash"), PENDING, "outbox"),
     ("outbox", "arrival = 1000000", PENDING, "entries"),

@@ -28,6 +28,7 @@ from app.flows.expire import expire_points
 from app.flows.prove import receipt
 from app.flows.redeem import hold, redeem, refund, release
 from app.flows.seal import Sealer
+from app.flows.trail import act
 from ledger.accounts import AccountKind
 from ledger.book import Book
 from ledger.entries import Entry, Kind
@@ -37,7 +38,7 @@ from ledger.proof import verify
 MERCHANT = "c" * 32
 SUBJECTS = ("rider-0", "rider-1")
 REFUSALS = (CorrectionError, UnknownActivityError, Insufficient, Refused)
-UNTRIED = {Kind.KEY_ROTATED}
+UNTRIED = {Kind.KEY_ROTATED, Kind.SCENARIO_WITHDRAWN}
 ACTS = (
     ("travel.bike_shared", {"distance_km": "2.5"}),
     ("travel.bike_shared", {"distance_km": "1"}),
@@ -51,6 +52,7 @@ VERBS = (
     *("report", "correct", "hold") * 4,
     *("redeem", "release", "refund", "fund", "pay", "wait", "expire", "seal") * 2,
     "erase",
+    "administer",
 )
 POINTS = (1, 40, 100, 250, 625, 2000)
 DAYS = (0, 1, 1, 31, 400, 4000)
@@ -119,7 +121,12 @@ class Machine(RuleBasedStateMachine):
         self.attempt(correct, self.town.registry, "bikes", document["id"], replacement)
 
     def fund(self, draw):
-        self.town.fund("travel", draw((500, 5000)), f"no. {draw(FEW)}")
+        points = draw((500, 5000))  # a decision is for one sum
+        self.town.fund("travel", points, f"no. {draw(FEW)}, {points} points")
+
+    def administer(self, draw):
+        with self.town.engine.begin() as tx:
+            act(tx, "cli", "tested", str(draw(FEW)), {}, self.town.clock())
 
     def pay(self, draw):
         pay_waiting(*self.town.parts, self.town.clock())

@@ -5,10 +5,19 @@ from __future__ import annotations
 
 import psycopg
 import pytest
+from sqlalchemy import text
+
+from app.flows.trail import act
 
 APPEND_ONLY = (
     "entries", "postings", "leaves", "tiles", "checkpoints", "batches", "scenario_versions",
+    "scenario_withdrawals", "trail",
 )  # fmt: skip
+_REFUSALS = (
+    psycopg.errors.InsufficientPrivilege,
+    psycopg.errors.RestrictViolation,
+    psycopg.errors.FeatureNotSupported,  # TRUNCATE of a table that another refers to
+)
 _OWNED = """
 SELECT 'relation', relname::text FROM pg_class WHERE relowner = 'puhui_app'::regrole
 UNION ALL SELECT 'function', proname FROM pg_proc WHERE proowner = 'puhui_app'::regrole
@@ -27,6 +36,9 @@ def written(town):
     town.enroll("rider-0")
     town.send("b1", *(town.dated(n) for n in range(260)))
     town.seal()
+    with town.engine.begin() as tx:
+        act(tx, "cli", "tested", "nothing", {}, town.clock())
+        tx.execute(text("INSERT INTO scenario_withdrawals VALUES ('travel.bike_shared', 1, now())"))
     for table in APPEND_ONLY:
         assert town.value(f"SELECT count(*) FROM {table}") > 0
     return town
@@ -47,7 +59,7 @@ def app(written):
 
 
 def refused(connection, statement):
-    with pytest.raises((psycopg.errors.InsufficientPrivilege, psycopg.errors.RestrictViolation)):
+    with pytest.raises(_REFUSALS):
         connection.execute(statement)
 
 
