@@ -94,9 +94,10 @@ def measure(version: Version, occurred_at: datetime, quantities: object) -> Acti
     for item in version.inputs:
         value = quantities.get(item.name)
         if value is None:
-            if item.optional and item.name not in quantities:
+            if not item.optional:
+                raise Rejected("QUANTITY_MISSING", f"{version.scenario} needs {item.name}.")
+            if item.name not in quantities:
                 continue
-            raise Rejected("QUANTITY_MISSING", f"{version.scenario} needs {item.name}.")
         values[item.name] = item.read(value)
     if len(quantities) != len(values):
         names = ", ".join(item.name for item in version.inputs)

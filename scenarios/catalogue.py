@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
 
 from scenarios.caps import Group
 from scenarios.errors import Fault, Rejected
+from scenarios.points import Rate
 from scenarios.version import Version
 
 
@@ -83,15 +84,17 @@ class Catalogue:
 
     def _check_days(self) -> None:
         """Groups and the points rate fit on every day on which anything changes."""
-        begins = {one.effective_day for editions in self._newest.values() for one in editions}
-        for day in sorted(begins):
-            in_force = {}
-            for name, editions in self._newest.items():
-                begun = [one for one in editions if one.effective_day <= day]
-                if begun:
-                    in_force[name] = begun[0]
-            _check_groups({name: one.group for name, one in in_force.items()}, day)
-            _check_rate(in_force.values(), day)
+        standing = [one for editions in self._newest.values() for one in editions]
+        rates = _ordered({one.rate for one in standing})
+        days = {one.effective_day for one in standing} | {rate.effective_day for rate in rates}
+        for day in sorted(days):
+            begun = (
+                next((one for one in editions if one.effective_day <= day), None)
+                for editions in self._newest.values()
+            )
+            in_force = [one for one in begun if one]
+            _check_groups({one.scenario: one.group for one in in_force}, day)
+            _check_rate(in_force, [rate for rate in rates if rate.effective_day <= day], day)
 
 
 def _check_numbers(editions: tuple[Version, ...]) -> None:
@@ -149,16 +152,29 @@ def _reachable(groups: Mapping[str, Group | None], start: str) -> set[str]:
     return seen
 
 
-def _check_rate(in_force: Iterable[Version], day: int) -> None:
-    """Every behaviour has the same rate on every day: one kilogram earns the same everywhere."""
-    newest = max(in_force, key=lambda one: (one.rate.effective_from, one.effective_day))
-    for version in in_force:
-        if version.rate != newest.rate:
+def _ordered(rates: Iterable[Rate]) -> list[Rate]:
+    ordered = sorted(rates, key=lambda rate: (rate.number, rate.effective_day))
+    for earlier, later in pairwise(ordered):
+        if later.number == earlier.number or later.effective_day <= earlier.effective_day:
             raise Fault(
                 "CATALOGUE_FAULT",
                 "rate",
-                f"rate {newest.rate.number} needs a new version of every behaviour on its first "
-                f"day, {newest.rate.effective_from}; {version.scenario} has none on {day}",
+                f"rate {later.number} must have a number of its own and begin after rate "
+                f"{earlier.number}",
+            )
+    return ordered
+
+
+def _check_rate(in_force: Iterable[Version], begun: Sequence[Rate], day: int) -> None:
+    """One kilogram earns the same everywhere: every behaviour carries the newest rate."""
+    for version in in_force:
+        if not begun or version.rate != begun[-1]:
+            rate = begun[-1] if begun else version.rate
+            raise Fault(
+                "CATALOGUE_FAULT",
+                "rate",
+                f"rate {rate.number} needs a new version of every behaviour on its first day, "
+                f"{rate.effective_from}; on {day} this one has rate {version.rate.number}",
                 version.scenario,
             )
 

@@ -60,6 +60,12 @@ class Rate:
         begins = day(table.get("effective_from"), "effective_from")
         return build(cls, table, effective_from=begins, sources=sources)
 
+    @property
+    def effective_day(self) -> int:
+        """Its first day YYYYMMDD."""
+        first = self.effective_from
+        return first.year * 10_000 + first.month * 100 + first.day
+
     def points(self, reduction_mg: int) -> int:
         """Whole points for a reduction; what is left below one point is not kept."""
         return reduction_mg * self.points_per_kg // _MG_PER_KG

@@ -81,7 +81,9 @@ class Replay:
         if keys:
             name = account, _fingerprint(opening)
             if name in self._claimed:
-                raise ScenarioError("ALREADY_CLAIMED", "The same activity is claimed twice.")
+                raise ScenarioError(
+                    "ALREADY_CLAIMED", "The same activity is claimed a second time."
+                )
             usage.update(due.changed)
             self._claimed[name] = made
         return made

@@ -202,7 +202,7 @@ def plain(value: Any, field: str = "") -> Any:
     if isinstance(value, dict):
         return {key: plain(item, f"{field}.{key}".lstrip(".")) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [plain(item, field) for item in value]
+        return [plain(item, f"{field}.{place}") for place, item in enumerate(value)]
     if type(value) is date:
         return value.isoformat()
     if type(value) is str or (type(value) is int and abs(value) <= SAFE_INTEGER):

@@ -13,6 +13,7 @@ import scenarios
 from scenarios.errors import TITLES
 
 BIKE = "travel.bike_shared"
+HOME = ("city_average_kwh", "own_average_kwh", "actual_kwh")
 AT = "2026-11-22T08:00:00+08:00"
 
 anything = st.recursive(
@@ -42,10 +43,16 @@ def code(call, *arguments):
 
 
 @given(
-    scenario=anything | st.just(BIKE) | st.just("housing.appliance_recycle"),
+    scenario=anything | st.sampled_from([BIKE, "housing.appliance_recycle", "housing.elec_save"]),
     at=anything | timelike | st.just(AT),
     quantities=anything
-    | st.fixed_dictionaries({"distance_km": anything | numberlike})
+    | st.fixed_dictionaries(
+        {"distance_km": anything | numberlike}, optional={"duration_s": anything | numberlike}
+    )
+    | st.fixed_dictionaries(
+        {name: numberlike | st.just("5") for name in HOME},
+        optional={name: anything | st.just("no") for name in ("rooftop_pv", "third_tier")},
+    )
     | st.fixed_dictionaries({"kind": anything, "count": anything | numberlike}),
 )
 def test_any_json_is_read_or_refused_in_words(catalogue, now, scenario, at, quantities):
@@ -57,7 +64,8 @@ def test_any_json_is_read_or_refused_in_words(catalogue, now, scenario, at, quan
         version, activity = outcome
         assert activity.occurred_at <= now + timedelta(minutes=5)
         assert version.effective_day <= activity.day
-        assert scenarios.quantify(version, activity).mg > 0
+        reduction = tried(scenarios.quantify, version, activity)
+        assert isinstance(reduction, scenarios.Reduction) or reduction.code == "NO_REDUCTION"
 
 
 @given(numberlike)
@@ -101,6 +109,28 @@ def test_a_quantity_is_refused_for_the_right_reason(read, quantities, expected):
 def test_both_ends_of_the_bounds_are_taken(read):
     for distance in ("0.1", "50", "50.000"):
         assert read(BIKE, {"distance_km": distance})
+
+
+def test_an_optional_check_may_be_left_out_but_not_be_empty(read):
+    _, activity = read(BIKE, {"distance_km": "2"})
+    assert set(activity.quantities) == {"distance_km"}
+    _, activity = read(BIKE, {"distance_km": "2", "duration_s": "600"})
+    assert activity.quantities["duration_s"] == 600
+    for empty in (None, "", 600):
+        refused = code(read, BIKE, {"distance_km": "2", "duration_s": empty})
+        assert refused == "QUANTITY_MALFORMED"
+    assert code(read, BIKE, {"distance_km": "2", "duration_s": "1"}) == "QUANTITY_TOO_SMALL"
+    assert code(read, BIKE, {"duration_s": "600"}) == "QUANTITY_MISSING"
+
+
+def test_an_exclusion_is_answered_and_yes_is_not_eligible(read):
+    home = {**dict.fromkeys(HOME, "5"), "rooftop_pv": "no", "third_tier": "no"}
+    assert read("housing.elec_save", home)
+    for name in ("rooftop_pv", "third_tier"):
+        assert code(read, "housing.elec_save", {**home, name: "yes"}) == "NOT_ELIGIBLE"
+        assert code(read, "housing.elec_save", {**home, name: "No"}) == "QUANTITY_MALFORMED"
+        without = {key: value for key, value in home.items() if key != name}
+        assert code(read, "housing.elec_save", without) == "QUANTITY_MISSING"
 
 
 def test_a_class_comes_from_the_closed_list(read):
@@ -154,10 +184,10 @@ def test_an_act_before_the_first_edition_is_refused(read):
 def test_unknown_and_disabled_behaviours_are_refused(read):
     assert code(read, "travel.teleport", {}) == "UNKNOWN_SCENARIO"
     assert code(read, "travel.metro_km", {"distance_km": "5"}) == "SCENARIO_DISABLED"
+    assert code(read, "clothing.secondhand", {}) == "SCENARIO_DISABLED"
 
 
 def test_a_rejection_survives_a_process_boundary():
-
     refused = pickle.loads(pickle.dumps(scenarios.Rejected("IN_FUTURE", "A sentence.")))
     assert (refused.code, str(refused), refused.title) == (
         "IN_FUTURE",

@@ -1,25 +1,45 @@
-"""The catalogue is checked when it is loaded; a fault names the place to mend."""
+"""The editions fit together on every day, and what the shipped ones promise as a whole."""
 
-from pathlib import Path
+from collections import Counter
 
 import pytest
 
 import scenarios
-from scenarios import AREAS, ScenarioError
+from scenarios import AREAS, Catalogue, Fault
 
-SHIPPED = Path(scenarios.__file__).parent
-RATES = (SHIPPED / "points.toml").read_text(encoding="utf-8")
-BIKE = (SHIPPED / "travel/bike_shared.toml").read_text(encoding="utf-8")
-SECOND = BIKE[BIKE.index("[[version]]") :].replace("number = 1", "number = 2")
-RATE_2 = RATES[RATES.index("[[rate]]") :].replace("number = 1", "number = 2")
+LETTERS = {"A": 1, "B": 24, "C": 27, "D": 15}
+COUNTS = {
+    "clothing": 5,
+    "food": 8,
+    "housing": 14,
+    "travel": 15,
+    "banking": 10,
+    "shopping": 8,
+    "tourism": 7,
+}
 
 
-def folder(path, files, rates=RATES):
-    (path / "points.toml").write_text(rates, encoding="utf-8")
-    for name, text in files.items():
-        (path / name).parent.mkdir(exist_ok=True)
-        (path / name).write_text(text, encoding="utf-8")
-    return path
+def latest(catalogue):
+    return [catalogue.versions(name)[-1] for name in catalogue.scenarios]
+
+
+def test_all_behaviours_of_the_methodologies_are_there(catalogue):
+    assert Counter(version.area for version in latest(catalogue)) == COUNTS
+    assert tuple(COUNTS) == AREAS
+    assert Counter(version.confidence for version in latest(catalogue)) == LETTERS
+    codes = [version.code for version in latest(catalogue)]
+    assert len(set(codes)) == len(codes) == 67
+
+
+def test_what_nothing_supports_is_disabled_with_a_reason(catalogue):
+    education = {"housing.stairs", "housing.ac_hour", "clothing.avoid_new"}
+    no_rail = {"travel.metro_km", "travel.metro_ride"}
+    rule_of_d = {"food.waste_kg", "housing.gas_save", "housing.heat_save", "tourism.hsr_vs_air"}
+    disabled = {version.scenario for version in latest(catalogue) if version.disabled}
+    assert disabled >= education | no_rail | rule_of_d
+    assert disabled >= {one.scenario for one in latest(catalogue) if one.confidence == "D"}
+    for version in latest(catalogue):
+        assert not version.disabled or (version.disabled.zh and version.disabled.en)
 
 
 def test_every_area_has_at_least_two_behaviours_that_take_activities(plausible):
@@ -27,107 +47,199 @@ def test_every_area_has_at_least_two_behaviours_that_take_activities(plausible):
     assert all(areas.count(area) >= 2 for area in AREAS)
 
 
+def chinese(words):
+    return any("一" <= letter <= "鿿" for letter in words)
+
+
 def test_names_are_in_both_languages_and_sources_are_given(catalogue):
-    for name in catalogue.scenarios:
-        for version in catalogue.versions(name):
-            assert any("一" <= letter <= "鿿" for letter in version.title.zh)
-            assert version.title.en.isascii()
-            assert all(item.source for item in version.coefficients)
+    for version in latest(catalogue):
+        for phrase in (version.title, version.eligibility, version.evidence, version.consent):
+            assert chinese(phrase.zh)
+            assert phrase.en
+            assert not chinese(phrase.en) or phrase is not version.title
+        for item in version.coefficients:
+            assert item.source
+            assert all(other.source for other in item.alternatives)
 
 
-def test_what_is_usual_is_plausible(plausible, read, catalogue):
+def test_consent_says_that_it_can_be_withdrawn(catalogue):
+    for version in latest(catalogue):
+        assert "撤回" in version.consent.zh
+        assert "withdraw" in version.consent.en
+
+
+def test_every_trip_is_one_physical_act_and_sensitive(catalogue):
+    trips = {version.scenario for version in latest(catalogue) if version.act}
+    assert trips >= {f"travel.{name}" for name in ("bus_km", "bus_ride", "bike_shared", "ev_km")}
+    for version in latest(catalogue):
+        assert version.act is None or "movement" in version.sensitive
+
+
+def test_what_is_usual_is_plausible(plausible, catalogue):
     for name in plausible:
         for item in catalogue.versions(name)[-1].inputs:
             assert all(item.low <= item.read(value) <= item.high for value in item.typical)
 
 
-def test_the_version_of_the_day_is_taken(tmp_path):
-    later = SECOND.replace("2018-01-01", "2026-05-01").replace('value = "250"', 'value = "95.3"')
-    later = later.replace('bounds = ["33.88", "250"]', 'bounds = ["33.88", "95.3"]')
-    catalogue = scenarios.load(folder(tmp_path, {"travel/bike_shared.toml": BIKE + later}))
-    assert catalogue.in_force("travel.bike_shared", 20260430).number == 1
-    assert catalogue.in_force("travel.bike_shared", 20260501).number == 2
-    assert [one.number for one in catalogue.versions("travel.bike_shared")] == [1, 2]
-    with pytest.raises(scenarios.Rejected):
-        catalogue.in_force("travel.bike_shared", 20171231)
+def test_what_is_usual_earns_points_and_breaks_no_rule(plausible, read):
+    for name, quantities in plausible.items():
+        version, activity = read(name, quantities)
+        mg = scenarios.quantify(version, activity).mg
+        claimed = scenarios.claim(version, activity, mg, scenarios.needs(version, activity), {})
+        assert claimed.points > 0
+        assert claimed.shadow in ((), ("duration_given",))
 
 
-@pytest.mark.parametrize(
-    ("before", "after", "named"),
-    [
-        ('value = "250"', 'value = "250.1"', "outside its bounds"),
-        ('value = "250"', 'value = "2e2"', "not a plain decimal"),
-        ('value = "250"', "value = 250.5", "neither text nor a whole number"),
-        ('value = "250"', "value = 250", "value must be str"),
-        ('bounds = ["33.88", "250"]', 'bounds = ["30", "250"]', "bounds must be"),
-        ('bounds = ["33.88", "250"]', 'bounds = ["52", "250"]', "bounds must be"),
-        ('unit = "km"', 'unit = "m"', "must be in g/m"),
-        ('confidence = "B"', 'confidence = "D"', "confidence"),
-        ('confidence = "B"', 'trust = "B"', "trust"),
-        ('source = "三晋绿色生活 (Shanxi), 山西日报 2022-12-01"', 'source = ""', "source"),
-        ('formula = "per_unit"', 'formula = "per_mile"', "per_mile"),
-        ('formula = "per_unit"', 'formula = "saving"', "saving needs"),
-        ('role = "quantity"', 'role = "class"', "per_unit needs"),
-        ('maximum = "50"', 'maximum = "0.01"', "out of order"),
-        ('name = "factor"', 'name = "faktor"', "factor"),
-        ('per = "day"', 'per = "week"', "day or month"),
-        ("limit = 2", "limit = 0", "limit"),
-        ("limit = 2", "limit = true", "neither text nor a whole number"),
-        ("number = 1", "number = 2", "without gaps"),
-        ("effective_from = 2018-01-01", 'effective_from = "2018-13-01"', "not a date"),
-        ("effective_from = 2018-01-01", "effective_from = 2017-12-31", "no points rate"),
-        ('scenario = "travel.bike_shared"', 'scenario = "travel.bike"', "area and name"),
-        ("[[version]]", "[[version", "cannot be read"),
-        ("[[version.inputs]]", "[[version.input]]", "inputs must be"),
-    ],
-)
-def test_a_fault_in_a_file_is_named(tmp_path, before, after, named):
-    assert before in BIKE
-    root = folder(tmp_path, {"travel/bike_shared.toml": BIKE.replace(before, after, 1)})
-    with pytest.raises(ScenarioError, match=named) as refused:
-        scenarios.load(root)
-    assert refused.value.code == "CATALOGUE_FAULT"
+def test_the_methodologies_exclusive_pairs_are_exclusive(catalogue):
+    groups = {version.group.members for version in latest(catalogue) if version.group}
+    for pair in (
+        ("food.no_chopsticks", "food.no_cutlery"),
+        ("travel.bus_km", "travel.bus_ride"),
+        ("travel.metro_km", "travel.metro_ride"),
+        ("housing.elec_dr", "housing.elec_save"),
+        ("travel.walk_km", "travel.walk_steps"),
+        ("travel.ev_charge", "travel.ev_km"),
+    ):
+        assert any(set(pair) <= set(members) for members in groups)
 
 
-def test_versions_must_take_effect_one_after_the_other(tmp_path):
-    with pytest.raises(ScenarioError, match="take effect after"):
-        scenarios.load(folder(tmp_path, {"travel/bike_shared.toml": BIKE + SECOND}))
+def fault(call, *arguments):
+    with pytest.raises(Fault) as refused:
+        call(*arguments)
+    return refused.value
 
 
-def test_a_behaviour_may_not_emit_more_than_its_baseline(tmp_path):
-    bus = (SHIPPED / "travel/bus_km.toml").read_text(encoding="utf-8")
-    swapped = bus.replace('name = "baseline"', 'name = "x"').replace(
-        'name = "project"', 'name = "baseline"'
-    )
-    root = folder(
-        tmp_path, {"travel/bus_km.toml": swapped.replace('name = "x"', 'name = "project"')}
-    )
-    with pytest.raises(ScenarioError, match="may not emit more"):
-        scenarios.load(root)
+def test_the_version_of_the_day_is_taken(edition):
+    both = edition(), edition(number=2, effective_from="2026-05-01")
+    catalogue = Catalogue(reversed(both))
+    assert catalogue.in_force("travel.one", 20260430).number == 1
+    assert catalogue.in_force("travel.one", 20260501).number == 2
+    assert catalogue.versions("travel.one") == both
+    with pytest.raises(scenarios.Rejected) as refused:
+        catalogue.in_force("travel.one", 20171231)
+    assert refused.value.code == "BEFORE_SCENARIO"
 
 
-def test_a_group_must_be_the_same_in_each_member(tmp_path):
-    bus = {
-        f"travel/{name}.toml": (SHIPPED / f"travel/{name}.toml").read_text(encoding="utf-8")
-        for name in ("bus_km", "bus_ride")
+def test_a_withdrawn_version_never_takes_effect_and_keeps_its_number(edition):
+    taken_back = edition(number=2, effective_from="2027-01-01")
+    catalogue = Catalogue([edition(), taken_back], [("travel.one", 2)])
+    assert catalogue.in_force("travel.one", 20270102).number == 1
+    assert catalogue.versions("travel.one")[1] == taken_back
+    assert catalogue.withdrawn("travel.one", 2)
+    assert not catalogue.withdrawn("travel.one", 1)
+    reused = fault(catalogue.amended, [edition(number=2, effective_from="2027-02-01")])
+    assert "without gaps" in reused.detail
+    sooner = catalogue.amended([edition(number=3, effective_from="2026-12-01")])
+    assert sooner.withdrawn("travel.one", 2)
+    assert sooner.in_force("travel.one", 20270102).number == 3
+
+
+def test_a_behaviour_of_which_all_is_withdrawn_is_unknown(edition):
+    catalogue = Catalogue([edition()], [("travel.one", 1)])
+    with pytest.raises(scenarios.Rejected) as refused:
+        catalogue.in_force("travel.one", 20260101)
+    assert refused.value.code == "UNKNOWN_SCENARIO"
+
+
+def test_only_what_was_published_is_withdrawn(edition):
+    assert "withdrawn" in fault(Catalogue, [edition()], [("travel.one", 2)]).detail
+
+
+@pytest.mark.parametrize("day", ["2027-01-01", "2026-12-31", "2018-01-01"])
+def test_versions_must_take_effect_one_after_the_other(edition, day):
+    catalogue = Catalogue([edition(), edition(number=2, effective_from="2027-01-01")])
+    overlap = fault(catalogue.amended, [edition(number=3, effective_from=day)])
+    assert (overlap.code, overlap.field) == ("EFFECT_OVERLAPS", "effective_from")
+    assert overlap.scenario == "travel.one"
+    assert "2027-01-01" in overlap.detail
+    assert catalogue.scenarios == ("travel.one",)
+    assert len(catalogue.versions("travel.one")) == 2
+
+
+def test_a_number_is_neither_left_out_nor_given_twice(edition):
+    for number in (1, 3):
+        gap = fault(Catalogue, [edition(), edition(number=number, effective_from="2027-01-01")])
+        assert "without gaps" in gap.detail
+    other = edition(number=2, effective_from="2027-01-01", code="TRV_OTHER")
+    assert "code may not change" in fault(Catalogue, [edition(), other]).detail
+
+
+def group(*members, per="day", name="travel.same"):
+    return {"name": name, "per": per, "members": [f"travel.{member}" for member in members]}
+
+
+def test_a_group_must_be_the_same_in_each_member(edition):
+    one = edition(group=group("one", "two"))
+    assert Catalogue([one, edition("travel.two", group=group("one", "two"))])
+    for other in (group("one", "two", per="month"), group("one", "two", name="travel.b"), None):
+        differs = fault(Catalogue, [one, edition("travel.two", group=other)])
+        assert (differs.code, differs.field) == ("GROUP_INCONSISTENT", "group")
+    assert fault(Catalogue, [one]).code == "GROUP_INCONSISTENT"
+
+
+def test_a_group_must_be_the_same_on_every_day(edition):
+    pair = [edition(f"travel.{name}", group=group("one", "two")) for name in ("one", "two")]
+    catalogue = Catalogue([*pair, edition("travel.three")])
+    three = group("one", "two", "three")
+    new = {
+        name: edition(
+            f"travel.{name}",
+            number=2,
+            effective_from=f"2027-0{month}-01",
+            group=three,
+        )
+        for month, name in ((1, "one"), (1, "two"), (2, "three"))
     }
-    assert scenarios.load(folder(tmp_path, bus))
-    bus["travel/bus_km.toml"] = bus["travel/bus_km.toml"].replace('per = "day"', 'per = "month"')
-    with pytest.raises(ScenarioError, match="not the same"):
-        scenarios.load(folder(tmp_path, bus))
+    late = fault(catalogue.amended, new.values())
+    assert late.code == "GROUP_INCONSISTENT"
+    assert "20270101" in late.detail
+    new["three"] = edition("travel.three", number=2, effective_from="2027-01-01", group=three)
+    assert catalogue.amended(new.values())
+    assert Catalogue(
+        [*pair, edition("travel.three"), *new.values()], [(one.scenario, 2) for one in new.values()]
+    )
 
 
-def test_a_new_rate_needs_a_new_version_on_its_first_day(tmp_path):
-    rates = RATES + RATE_2.replace("2018-01-01", "2027-01-01").replace("1000", "500")
-    with pytest.raises(ScenarioError, match="rate 2 needs a new version"):
-        scenarios.load(folder(tmp_path, {"travel/bike_shared.toml": BIKE}, rates))
-    later = SECOND.replace("2018-01-01", "2027-01-01")
-    root = folder(tmp_path, {"travel/bike_shared.toml": BIKE + later}, rates)
-    old, new = scenarios.load(root).versions("travel.bike_shared")
-    assert (old.rate.points(330_999), new.rate.points(330_999)) == (330, 165)
+def test_exclusions_that_lead_back_by_other_groups_are_circular(edition):
+    ring = [("one", "two"), ("two", "three"), ("three", "one")]
+    editions = [
+        edition(f"travel.{name}", group=group(name, after, name=f"travel.{name}"))
+        for name, after in ring
+    ]
+    circular = fault(Catalogue, editions)
+    assert (circular.code, circular.field) == ("GROUP_CIRCULAR", "group.members")
+    assert "one group" in circular.detail
 
 
-def test_points_may_not_outlive_ten_years(tmp_path):
-    rates = RATES.replace("validity_months = 120", "validity_months = 121")
-    with pytest.raises(ScenarioError, match="validity_months"):
-        scenarios.load(folder(tmp_path, {"travel/bike_shared.toml": BIKE}, rates))
+def test_a_behaviour_stands_in_its_own_group(document):
+    alone = fault(scenarios.Version.parse, document(group=group("two", "three")))
+    assert (alone.code, alone.field) == ("GROUP_INCONSISTENT", "group.members")
+
+
+@pytest.fixture
+def rate_2(document):
+    first = document()["rate"]
+    return {**first, "number": 2, "effective_from": "2027-01-01", "points_per_kg": 500}
+
+
+def test_a_new_rate_is_carried_by_every_behaviour_from_its_first_day(edition, rate_2):
+    catalogue = Catalogue([edition(), edition("travel.two")])
+    one, two = (
+        edition(name, number=2, effective_from="2027-01-01", rate=rate_2)
+        for name in ("travel.one", "travel.two")
+    )
+    alone = fault(catalogue.amended, [one])
+    assert (alone.field, alone.scenario) == ("rate", "travel.two")
+    assert "2027-01-01" in alone.detail
+    amended = catalogue.amended([one, two])
+    assert amended.in_force("travel.two", 20270101).rate.points(330_999) == 165
+    assert amended.in_force("travel.two", 20261231).rate.points(330_999) == 330
+    behind = edition(number=3, effective_from="2027-03-01")
+    assert fault(amended.amended, [behind]).field == "rate"
+
+
+def test_a_rate_begins_on_the_day_it_says(edition, rate_2):
+    late = edition(number=2, effective_from="2027-02-01", rate=rate_2)
+    early = edition(number=2, effective_from="2026-12-01", rate=rate_2)
+    for one in (late, early):
+        assert fault(Catalogue([edition()]).amended, [one]).field == "rate"

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 import scenarios
 from scenarios import Version
+from scenarios.errors import FAULTS
 
 PUBLISHED = Path(__file__).with_name("published.txt").read_text(encoding="utf-8").splitlines()
 
@@ -60,7 +61,19 @@ def test_bytes_that_are_not_canonical_are_refused(catalogue, spoil):
 
 
 leaves = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5)
-anything = leaves | st.lists(leaves, max_size=2) | st.dictionaries(st.text(), leaves, max_size=2)
+anything = st.recursive(
+    leaves,
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.text(), inner, max_size=2),
+    max_leaves=6,
+)
+SPOILED = (
+    "travel.bike_shared",  # an optional check, rules, an act
+    "travel.bus_km",  # a group
+    "travel.carpool",  # a share, no number
+    "housing.appliance_recycle",  # classes
+    "housing.elec_save",  # exclusions, a grid factor
+    "clothing.secondhand",  # disabled, without coefficients
+)
 
 
 def paths(value, prefix=()):
@@ -72,15 +85,49 @@ def paths(value, prefix=()):
 
 @given(data=st.data(), replacement=anything)
 def test_a_spoiled_document_is_refused_in_words_or_read_as_it_stands(catalogue, data, replacement):
-    scenario = data.draw(st.sampled_from(["travel.bus_ride", "housing.appliance_recycle"]))
+    scenario = data.draw(st.sampled_from(SPOILED))
     document = json.loads(catalogue.versions(scenario)[0].canonical())
     *way, last = data.draw(st.sampled_from(sorted(paths(document), key=repr)))
     place = document
     for key in way:
         place = place[key]
     place[last] = replacement
+    found = fault(document)
+    if found is None:
+        assert json.loads(Version.parse(document).canonical()) == document
+    else:
+        assert found.title == FAULTS[found.code]
+        assert found.detail.endswith(".")
+        assert len(found.detail) < 600
+
+
+def fault(document):
+    """What is wrong with it, if anything is; no other error may come out."""
     try:
-        version = Version.parse(document)
-    except scenarios.ScenarioError:
-        return
-    assert json.loads(version.canonical()) == document
+        Version.parse(document)
+    except scenarios.Fault as error:
+        return error
+    return None
+
+
+@given(st.recursive(leaves, lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner)))
+def test_whatever_json_is_given_for_an_edition_is_refused_in_words(document):
+    with pytest.raises(scenarios.ScenarioError):
+        Version.parse(document)
+    with pytest.raises(scenarios.ScenarioError):
+        Version.from_canonical(json.dumps(document).encode())
+
+
+def test_depth_and_text_that_no_json_carries_are_refused(document):
+    for title in ({"zh": "\ud800", "en": "x"}, deep(100_000)):
+        with pytest.raises(scenarios.Fault):
+            Version.parse(document(title=title))
+    with pytest.raises(scenarios.Fault):
+        Version.from_canonical(b"[" * 100_000)
+
+
+def deep(levels):
+    value = []
+    for _ in range(levels):
+        value = [value]
+    return value
