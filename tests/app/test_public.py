@@ -1,12 +1,10 @@
-"""The public log as other people's tools read it, the registry, the budgets."""
+"""The public log as other people's tools read it, the budgets, the city's figures."""
 
 from __future__ import annotations
 
-from hashlib import sha256
-
 import pytest
 
-from app.api.public import BudgetsSchema, ConsistencySchema, FiguresSchema, ScenariosSchema
+from app.api.public import BudgetsSchema, ConsistencySchema, FiguresSchema
 from ledger import checkpoint
 from ledger.merkle import verify_consistency
 from ledger.note import Verifier
@@ -75,19 +73,6 @@ def test_the_policy_names_the_key(client):
     assert f"log {key}" in client.get("/log/policy").text
 
 
-def test_a_published_edition_is_the_bytes_its_digest_says(client):
-    registry = client.get("/api/v1/scenarios").json
-    assert ScenariosSchema().validate(registry) == {}
-    assert len({one["area"] for one in registry["items"]}) == 7
-    for one in registry["items"]:
-        for version in one["versions"]:
-            answer = client.get(f"/api/v1/scenarios/{one['id']}/versions/{version['number']}")
-            assert sha256(answer.data).hexdigest() == version["digest"]
-    first = registry["items"][0]["id"]
-    for path in (f"{first}/versions/0", f"{first}/versions/9", "none/versions/1"):
-        assert client.get(f"/api/v1/scenarios/{path}").status_code == 404
-
-
 def test_budgets_add_up(client, provider, rider, ride):
     provider.batch("b1", ride(1))
     body = client.get("/api/v1/budgets").json
@@ -118,9 +103,3 @@ def test_the_figures_add_up_to_what_was_sealed(client, city, provider, rider, ri
     areas = {one["area"]: one["reduction_mg"] for one in body["areas"]}
     assert len(areas) == 7
     assert (areas["travel"], areas["food"], body["reduction_mg"]) == ("625000", "144000", "769000")
-
-
-@pytest.mark.parametrize("number", ["9" * 5000, "01", "１", "-1", "1.0", "x"])
-def test_a_number_that_no_edition_has_is_not_found(client, number):
-    answer = client.get(f"/api/v1/scenarios/travel.bike_shared/versions/{number}")
-    assert (answer.status_code, answer.json["code"]) == (404, "NOT_FOUND")
