@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from ledger import transfers
 from ledger.__main__ import UNTRUSTED, main
 from ledger.encoding import encode
 from ledger.merkle import inclusion_proof
@@ -44,6 +45,21 @@ def test_a_key_from_elsewhere_is_enough(
         said = capsys.readouterr().out
         assert UNTRUSTED not in said
         assert "extends the log of   3 entries" in said
+
+
+def test_an_audit_says_what_became_of_versions_and_of_administrators_acts(
+    make_town: Callable[..., Any],
+    write_export: Callable[..., Path],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    town = make_town()
+    town.take(transfers.withdraw_scenario(**town.stamp(), **town.amend()))
+    town.take(town.act("draft.withdrawn"))
+    payloads = [entry.payload() for entry in town.entries]
+    assert main([str(write_export(payloads, versions=town.versions, trail=town.trail))]) == 0
+    said = capsys.readouterr().out
+    assert "scenario versions    2\n  withdrawn          1 (they never took effect)\n" in said
+    assert "administrators' acts 1, each as its record says\n" in said
 
 
 def test_a_fault_is_one_line_and_exit_code_1(
