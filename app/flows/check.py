@@ -40,6 +40,7 @@ def check_database(engine: Engine, vault: Vault) -> Iterator[Fault]:
     """Everything that does not hold, the entries first. Reads all; blocks nobody."""
     with snapshot(engine) as tx, tx.begin():
         published: dict[tuple[str, int], str] = {}
+        withdrawn: set[tuple[str, int]] = set()
         verifiers = set(vault.ring.verifiers)
         for stored in scan.entries(tx):
             where = f"entries {stored.arrival}"
@@ -55,6 +56,8 @@ def check_database(engine: Engine, vault: Vault) -> Iterator[Fault]:
                 published[entry.detail["scenario"], entry.detail["version"]] = entry.detail[
                     "digest"
                 ]
+            elif entry.kind is Kind.SCENARIO_WITHDRAWN:
+                withdrawn.add((entry.detail["scenario"], entry.detail["version"]))
             elif entry.kind is Kind.KEY_ROTATED:
                 verifiers |= {Verifier.parse(entry.detail[name]) for name in ("old", "new")}
         for table, arrival in scan.orphans(tx):
@@ -62,6 +65,9 @@ def check_database(engine: Engine, vault: Vault) -> Iterator[Fault]:
         for table, account, asset, bucket, kept, posted in scan.differences(tx):
             yield Fault(f"{table} {account} {asset} {bucket}", f"{kept} kept, {posted} posted")
         yield from _check_versions(tx, published)
+        for name in sorted(withdrawn ^ catalogue.withdrawn(tx)):
+            where = "scenario_withdrawals {} {}".format(*name)
+            yield Fault(where, "table and entries differ on whether it was withdrawn")
         yield from _check_trail(tx)
         yield from _check_tree(tx, vault.ring.origin, tuple(verifiers))
 

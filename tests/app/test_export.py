@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import json
-from secrets import token_hex
 
+import psycopg
 import pytest
 from click.testing import CliRunner
 
 from app.cli.operate import export
+from app.flows.check import check_database
 from app.flows.export import export_log
+from app.flows.publish import record, retract
 from app.flows.trail import act
-from app.store import catalogue, entries
+from app.store import catalogue
 from ledger.audit import audit
 from ledger.encoding import encode
-from ledger.entries import instant
-from ledger.transfers import publish_scenario, withdraw_scenario
 from scenarios import Version, load
 
 
@@ -39,23 +39,16 @@ class Office:
         with self.city.engine.begin() as tx:
             return act(tx, "wang.fang", action, "draft/1", detail, self.city.clock())
 
-    def _append(self, make, known):
-        stamp = {"id": token_hex(16), "at": instant(self.city.clock())}
-        known = known | {
-            "scenario": self.next.scenario,
-            "version": self.next.number,
-            "effective_from": str(self.next.effective_from),
-        }
-        with self.city.engine.begin() as tx:
-            if make is publish_scenario:
-                catalogue.put(tx, [self.next], self.city.clock())
-            entries.append(tx, [make(**stamp, **known)])
-
     def publish(self):
-        self._append(publish_scenario, {"digest": self.next.digest})
+        with self.city.engine.begin() as tx:
+            record(tx, self.city.vault, [self.next], self.city.clock())
 
     def withdraw(self):
-        self._append(withdraw_scenario, {"digest": self.next.digest})
+        with self.city.engine.begin() as tx:
+            retract(tx, self.city.vault, [self.next], self.city.clock())
+
+    def faults(self):
+        return [fault.where for fault in check_database(self.city.engine, self.city.vault)]
 
 
 @pytest.fixture
@@ -111,3 +104,20 @@ def test_a_version_that_was_withdrawn_is_exported_and_counted(office, provider, 
     report = office.export()
     assert (report.withdrawn, report.recomputed) == (1, 1)
     assert (office.folder / "scenarios/travel.bike_shared/2.json").exists()
+
+
+def test_a_withdrawal_that_only_the_table_knows_is_named(office, city):
+    office.publish()
+    with city.engine.begin() as tx:
+        catalogue.withdraw(tx, [("travel.bike_shared", 2)], city.clock())
+    assert office.faults() == ["scenario_withdrawals travel.bike_shared 2"]
+
+
+def test_a_withdrawal_that_only_the_log_knows_is_named(office, city):
+    office.publish()
+    office.withdraw()
+    assert office.faults() == []
+    with psycopg.connect(city.owner_url.replace("+psycopg", "")) as owner:
+        owner.execute("ALTER TABLE scenario_withdrawals DISABLE TRIGGER append_only")
+        owner.execute("DELETE FROM scenario_withdrawals")
+    assert office.faults() == ["scenario_withdrawals travel.bike_shared 2"]
