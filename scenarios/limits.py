@@ -6,7 +6,7 @@ in shadow mode only tells. A cap cuts points, never carbon.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from decimal import Decimal
 from typing import Final, NamedTuple
 
@@ -78,22 +78,21 @@ def claim(
     Raises Rejected EXCLUDED_BY_GROUP, or the code of a rule in mode "refuse".
     """
     due = points = version.rate.points(mg)
-    if not keys:
-        return Claimed(due, 0, None, _implausible(version, activity, mg, {}), {})
     own = keys[: len(version.periods)]
-    used = {per: usage.get(key, _NOTHING) for per, key in zip(version.periods, own, strict=True)}
+    used: dict[str, Usage] = {}
+    for per, key in zip(version.periods, own, strict=True):
+        used[per] = usage.get(key, _NOTHING)
     if version.group is not None:
         _refuse_other_members(version.group, keys[len(own) :], usage)
-    shadow = _implausible(version, activity, mg, used)
+    shadow = _implausible(version, activity, mg, used) if version.rules else ()
     name = None
     for cap in version.caps:
         left = _left(cap, version.rate, used[cap.per], points)
         if left < points:
             points, name = left, cap.name
-    changed = {
-        key: Usage(before.count + 1, before.reduction_mg + mg, before.points + points)
-        for key, before in zip(own, used.values(), strict=True)
-    }
+    changed: dict[Key, Usage] = {}
+    for key, (count, total_mg, granted) in zip(own, used.values(), strict=True):
+        changed[key] = Usage(count + 1, total_mg + mg, granted + points)
     return Claimed(points, due - points, name, shadow, changed)
 
 
@@ -148,70 +147,52 @@ def _implausible(
     version: Version, activity: Activity, mg: int, used: Mapping[str, Usage]
 ) -> tuple[str, ...]:
     """The names of the shadow rules an act breaks. Raises Rejected by the first that refuses."""
-    if not version.rules:
-        return ()
     shadow = []
     for rule in version.rules:
-        broken = _CHECKS[rule.kind](rule, version, activity, mg, used)
-        if broken and rule.mode == "refuse":
-            raise Rejected(rule.code, broken)
-        if broken:
+        if _breaks(rule, version, activity, mg, used):
+            if rule.mode == "refuse":
+                raise Rejected(rule.code, _sentence(rule, version, activity))
             shadow.append(rule.name)
     return tuple(shadow)
 
 
-def _speed(
+def _breaks(
     rule: Rule, version: Version, activity: Activity, mg: int, used: Mapping[str, Usage]
-) -> str:
-    """Why an act breaks the rule, as a sentence; "" when it does not. So do those below."""
+) -> bool:
+    if rule.kind == "count":
+        return used[rule.per].count >= rule.most
+    if rule.kind == "total":  # by the reduction, which is proportional and is what usage keeps
+        rate = version.bound.rate
+        return rate is not None and used[rule.per].reduction_mg + mg > EXACT.multiply(
+            rule.most, rate
+        )
     quantities = activity.quantities
-    if rule.distance not in quantities or rule.duration not in quantities:
-        return ""
-    distance, duration = Decimal(quantities[rule.distance]), Decimal(quantities[rule.duration])
-    # No division: km × 3600 ≤ km/h × s, also for a ride of no duration.
-    if EXACT.multiply(distance, _SECONDS_PER_HOUR) <= EXACT.multiply(rule.most, duration):
-        return ""
+    if rule.kind == "given":
+        return rule.of not in quantities
+    distance, duration = quantities.get(rule.distance), quantities.get(rule.duration)
+    if distance is None or duration is None:
+        return False
+    # No division: km × 3600 > km/h × s, also for a ride of no duration.
+    reached = EXACT.multiply(Decimal(distance), _SECONDS_PER_HOUR)
+    return reached > EXACT.multiply(rule.most, Decimal(duration))
+
+
+def _sentence(rule: Rule, version: Version, activity: Activity) -> str:
+    """The bound that an act breaks, and what to do about it."""
+    if rule.kind == "given":
+        return f"{version.scenario} needs {rule.of}, so that the act can be checked."
+    if rule.kind == "count":
+        return (
+            f"At most {rule.maximum} acts of {version.scenario} are plausible in one {rule.per}; "
+            "do not report one act several times."
+        )
+    if rule.kind == "total":
+        return (
+            f"With this act {rule.of} passes {rule.maximum} in one {rule.per}; check the unit, "
+            "and do not report one act several times."
+        )
+    distance, duration = (activity.quantities[name] for name in (rule.distance, rule.duration))
     return (
         f"{distance} km in {duration} s is faster than {rule.maximum} km/h; check "
         f"{rule.distance} and {rule.duration} and their units."
     )
-
-
-def _count(
-    rule: Rule, version: Version, activity: Activity, mg: int, used: Mapping[str, Usage]
-) -> str:
-    if used[rule.per].count < rule.most:
-        return ""
-    return (
-        f"At most {rule.maximum} acts of {version.scenario} are plausible in one {rule.per}; "
-        "do not report one act several times."
-    )
-
-
-def _total(
-    rule: Rule, version: Version, activity: Activity, mg: int, used: Mapping[str, Usage]
-) -> str:
-    """By the reduction, which is proportional to the input and is what usage keeps."""
-    rate = version.bound.rate
-    if rate is None or used[rule.per].reduction_mg + mg <= EXACT.multiply(rule.most, rate):
-        return ""
-    return (
-        f"With this act {rule.of} passes {rule.maximum} in one {rule.per}; check the unit, and "
-        "do not report one act several times."
-    )
-
-
-def _given(
-    rule: Rule, version: Version, activity: Activity, mg: int, used: Mapping[str, Usage]
-) -> str:
-    if rule.of in activity.quantities:
-        return ""
-    return f"{version.scenario} needs {rule.of}, so that the act can be checked."
-
-
-_CHECKS: Final[Mapping[str, Callable[..., str]]] = {
-    "speed": _speed,
-    "count": _count,
-    "total": _total,
-    "given": _given,
-}
