@@ -9,19 +9,25 @@ from __future__ import annotations
 import itertools
 import os
 import signal
+from datetime import date, timedelta
 from functools import partial
 from pathlib import Path
+from secrets import token_bytes
 
 import psycopg
 import pytest
-from sqlalchemy import create_engine, event
+from sqlalchemy import create_engine, event, text
 
+from app.flows import tune
 from app.flows.accept import accept
 from app.flows.budget import pay_waiting
+from app.flows.changeset import ChangeSet
 from app.flows.correct import correct
 from app.flows.erase import erase
+from app.flows.once import Answer, Repeat, once
 from app.flows.redeem import hold, redeem
 from app.flows.seal import Sealer
+from app.store import admins
 
 
 class Fuse:
@@ -211,3 +217,89 @@ def test_a_redemption_and_an_erasure_happen_once_each(town, deaths, tmp_path):
         assert town.value("SELECT count(*) FROM openings") == 0
     assert town.value("SELECT count(*) FROM entries WHERE kind = 'redeem'") == len(people)
     town.prove(tmp_path / "export")
+
+
+@pytest.fixture
+def drafts(town):
+    """Submitted drafts of two scenarios, one a number: drafts.begin(n) opens the n-th."""
+
+    class Drafts:
+        ids: dict[int, str]
+
+        def __init__(self):
+            self.ids = {}
+            self.people = {}
+            with town.engine.begin() as tx:
+                for role in ("editor", "reviewer"):
+                    who = self.people[role] = admins.Admin(token_bytes(16), role, (role,))
+                    admins.add(tx, who, "no password", b"no code", town.clock())
+
+        def desk(self, role):
+            who = self.people[role]
+            return tune.Desk(town.vault, town.registry, 7, who.id, who.name, town.clock())
+
+        def begin(self, n):
+            first = date(2026, 12, 1) + timedelta(days=n)
+            names = ["travel.bus_km", "travel.bus_ride"]
+            with town.engine.begin() as tx:
+                change = ChangeSet("t", "r", first, [])
+                self.ids[n] = tune.open_draft(tx, self.desk("editor"), change, names)
+                tx.execute(text("UPDATE drafts SET state = 'submitted' WHERE state = 'draft'"))
+
+        def act(self, engine, n, verb, *reason):
+            """The reviewer's request as the API runs it, which may be sent again."""
+
+            def work(tx):
+                verb(tx, self.desk("reviewer"), self.ids[n], "1", *reason)
+                return Answer(200, b"{}")
+
+            repeat = Repeat("admin reviewer", f"{verb.__name__}-{n}", b"digest")
+            once(engine, town.vault, repeat, town.clock(), work)
+
+    return Drafts()
+
+
+def test_an_approval_publishes_the_whole_draft_or_nothing_of_it(town, deaths, drafts, tmp_path):
+    def job(engine, n):
+        drafts.act(engine, n, tune.approve)
+
+    published = town.value("SELECT count(*) FROM scenario_versions")
+    for n, trace in deaths(job, drafts.begin):
+        assert town.value("SELECT count(*) FROM scenario_versions") == published + 2 * trace
+        assert _entries(town, "scenario.published") == published + 2 * trace
+        assert _acts(town, "draft.approved") == n - 1 + trace
+        state = town.value(
+            "SELECT state FROM drafts WHERE encode(id, 'hex') = :id", id=drafts.ids[n]
+        )
+        assert state == ("approved" if trace else "submitted")
+        job(town.engine, n)  # sent again, it is answered, and done if it was not
+        published += 2
+        assert town.value("SELECT count(*) FROM scenario_versions") == published
+        assert _acts(town, "draft.approved") == n
+    town.prove(tmp_path / "export")
+
+
+def test_a_withdrawal_takes_back_the_whole_draft_or_nothing_of_it(town, deaths, drafts, tmp_path):
+    def prepare(n):
+        drafts.begin(n)
+        drafts.act(town.engine, n, tune.approve)
+
+    def job(engine, n):
+        drafts.act(engine, n, tune.withdraw, "doubt")
+
+    for n, trace in deaths(job, prepare):
+        withdrawn = 2 * (n - 1 + trace)
+        assert town.value("SELECT count(*) FROM scenario_withdrawals") == withdrawn
+        assert _entries(town, "scenario.withdrawn") == withdrawn
+        assert _acts(town, "draft.withdrawn") == n - 1 + trace
+        job(town.engine, n)
+        assert town.value("SELECT count(*) FROM scenario_withdrawals") == 2 * n
+    town.prove(tmp_path / "export")
+
+
+def _entries(town, kind):
+    return town.value("SELECT count(*) FROM entries WHERE kind = :kind", kind=kind)
+
+
+def _acts(town, action):
+    return town.value("SELECT count(*) FROM trail WHERE action = :action", action=action)
