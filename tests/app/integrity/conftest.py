@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
+from datetime import date, timedelta
 from itertools import count
 from pathlib import Path
-from secrets import token_hex
+from secrets import token_bytes, token_hex
 from typing import Any
 
 import psycopg
@@ -15,14 +16,17 @@ import pytest
 from sqlalchemy import create_engine, text
 
 from app.config import Config
+from app.flows import tune
 from app.flows.accept import Batch, accept
 from app.flows.budget import fund_budget
+from app.flows.changeset import ChangeSet
 from app.flows.check import check_database
 from app.flows.enroll import enroll
 from app.flows.export import export_log
+from app.flows.once import Answer, Repeat, once
 from app.flows.publish import publish
 from app.flows.seal import Sealer
-from app.store import budgets, providers
+from app.store import admins, budgets, providers
 from ledger.audit import Report, audit
 from ledger.checkpoint import open as open_checkpoint
 from scenarios import load
@@ -208,3 +212,49 @@ def town(empty, open_town) -> Town:
     with made.engine.begin() as tx:
         providers.add(tx, "bikes", "Bikes", made.clock())
     return made
+
+
+class Drafts:
+    """Submitted drafts of two scenarios, the n-th to begin on the n-th day of December 2026."""
+
+    def __init__(self, town: Town) -> None:
+        self.town = town
+        self.ids: dict[int, str] = {}
+        self.people: dict[str, admins.Admin] = {}
+        with town.engine.begin() as tx:
+            for role in ("editor", "reviewer"):
+                who = self.people[role] = admins.Admin(token_bytes(16), role, (role,))
+                admins.add(tx, who, "no password", b"no code", town.clock())
+
+    def desk(self, role: str) -> tune.Desk:
+        who, town = self.people[role], self.town
+        return tune.Desk(town.vault, town.registry, 7, who.id, who.name, town.clock())
+
+    def begin(self, n: int) -> None:
+        first = date(2026, 11, 30) + timedelta(days=n)
+        names = ["travel.bus_km", "travel.bus_ride"]
+        with self.town.engine.begin() as tx:
+            change = ChangeSet("t", "r", first, [])
+            self.ids[n] = tune.open_draft(tx, self.desk("editor"), change, names)
+            tx.execute(text("UPDATE drafts SET state = 'submitted' WHERE state = 'draft'"))
+
+    def act(self, engine: Any, n: int, verb: Any, *reason: str) -> None:
+        """The reviewer's request as the API runs it, which may be sent again."""
+
+        def work(tx: Any) -> Answer:
+            verb(tx, self.desk("reviewer"), self.ids[n], "1", *reason)
+            return Answer(200, b"{}")
+
+        repeat = Repeat("admin reviewer", f"{verb.__name__}-{n}", b"digest")
+        once(engine, self.town.vault, repeat, self.town.clock(), work)
+
+    def state(self, n: int) -> str:
+        return self.town.value(
+            "SELECT state FROM drafts WHERE id = :id", id=bytes.fromhex(self.ids[n])
+        )
+
+
+@pytest.fixture
+def drafts(town) -> Drafts:
+    """Drafts of a town."""
+    return Drafts(town)

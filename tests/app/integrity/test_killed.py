@@ -9,25 +9,22 @@ from __future__ import annotations
 import itertools
 import os
 import signal
-from datetime import date, timedelta
 from functools import partial
 from pathlib import Path
-from secrets import token_bytes
 
 import psycopg
 import pytest
-from sqlalchemy import create_engine, event, text
+from sqlalchemy import create_engine, event
 
 from app.flows import tune
 from app.flows.accept import accept
-from app.flows.budget import pay_waiting
-from app.flows.changeset import ChangeSet
+from app.flows.budget import add_points, pay_waiting
 from app.flows.correct import correct
 from app.flows.erase import erase
 from app.flows.once import Answer, Repeat, once
 from app.flows.redeem import hold, redeem
 from app.flows.seal import Sealer
-from app.store import admins
+from app.flows.trail import act
 
 
 class Fuse:
@@ -219,46 +216,6 @@ def test_a_redemption_and_an_erasure_happen_once_each(town, deaths, tmp_path):
     town.prove(tmp_path / "export")
 
 
-@pytest.fixture
-def drafts(town):
-    """Submitted drafts of two scenarios, one a number: drafts.begin(n) opens the n-th."""
-
-    class Drafts:
-        ids: dict[int, str]
-
-        def __init__(self):
-            self.ids = {}
-            self.people = {}
-            with town.engine.begin() as tx:
-                for role in ("editor", "reviewer"):
-                    who = self.people[role] = admins.Admin(token_bytes(16), role, (role,))
-                    admins.add(tx, who, "no password", b"no code", town.clock())
-
-        def desk(self, role):
-            who = self.people[role]
-            return tune.Desk(town.vault, town.registry, 7, who.id, who.name, town.clock())
-
-        def begin(self, n):
-            first = date(2026, 12, 1) + timedelta(days=n)
-            names = ["travel.bus_km", "travel.bus_ride"]
-            with town.engine.begin() as tx:
-                change = ChangeSet("t", "r", first, [])
-                self.ids[n] = tune.open_draft(tx, self.desk("editor"), change, names)
-                tx.execute(text("UPDATE drafts SET state = 'submitted' WHERE state = 'draft'"))
-
-        def act(self, engine, n, verb, *reason):
-            """The reviewer's request as the API runs it, which may be sent again."""
-
-            def work(tx):
-                verb(tx, self.desk("reviewer"), self.ids[n], "1", *reason)
-                return Answer(200, b"{}")
-
-            repeat = Repeat("admin reviewer", f"{verb.__name__}-{n}", b"digest")
-            once(engine, town.vault, repeat, town.clock(), work)
-
-    return Drafts()
-
-
 def test_an_approval_publishes_the_whole_draft_or_nothing_of_it(town, deaths, drafts, tmp_path):
     def job(engine, n):
         drafts.act(engine, n, tune.approve)
@@ -268,10 +225,7 @@ def test_an_approval_publishes_the_whole_draft_or_nothing_of_it(town, deaths, dr
         assert town.value("SELECT count(*) FROM scenario_versions") == published + 2 * trace
         assert _entries(town, "scenario.published") == published + 2 * trace
         assert _acts(town, "draft.approved") == n - 1 + trace
-        state = town.value(
-            "SELECT state FROM drafts WHERE encode(id, 'hex') = :id", id=drafts.ids[n]
-        )
-        assert state == ("approved" if trace else "submitted")
+        assert drafts.state(n) == ("approved" if trace else "submitted")
         job(town.engine, n)  # sent again, it is answered, and done if it was not
         published += 2
         assert town.value("SELECT count(*) FROM scenario_versions") == published
@@ -303,3 +257,26 @@ def _entries(town, kind):
 
 def _acts(town, action):
     return town.value("SELECT count(*) FROM trail WHERE action = :action", action=action)
+
+
+def test_a_request_is_done_and_answered_once_wherever_it_died(town, deaths, tmp_path):
+    def ask(engine, n):
+        def work(tx):
+            entry, _ = add_points(tx, town.vault, "*", 5, f"decision 1-{n}", town.clock())
+            act(tx, "ann", "budget.funded", "*", {"entry_id": entry.id}, town.clock())
+            return Answer(200, entry.id.encode())
+
+        request = Repeat("admin ann", f"funding-{n:08d}", b"\x01" * 32)
+        return once(engine, town.vault, request, town.clock(), work)
+
+    funded = town.value("SELECT count(*) FROM entries WHERE kind = 'budget.funded'")
+    for n, trace in deaths(ask):
+        for query, count in (
+            ("SELECT count(*) FROM entries WHERE kind = 'budget.funded'", funded + n - 1 + trace),
+            ("SELECT count(*) FROM trail", n - 1 + trace),
+            ("SELECT count(*) FROM answers", n - 1 + trace),
+        ):
+            assert town.value(query) == count
+        assert ask(town.engine, n).again == trace
+        assert ask(town.engine, n).again
+    town.prove(tmp_path / "export")

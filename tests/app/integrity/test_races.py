@@ -13,6 +13,7 @@ import pytest
 from sqlalchemy import create_engine
 from sqlalchemy.exc import IntegrityError
 
+from app.flows import tune
 from app.flows.accept import accept
 from app.flows.budget import fund_budget, pay_waiting
 from app.flows.correct import correct
@@ -22,6 +23,7 @@ from app.flows.redeem import hold, redeem, refund
 from app.flows.seal import Sealer
 from app.flows.work import Worker
 from app.store import entries, people
+from app.store.catalogue import Registry
 from ledger.checkpoint import open as open_checkpoint
 from ledger.entries import instant
 from ledger.errors import Insufficient
@@ -309,3 +311,57 @@ def test_a_statement_and_a_copy_that_fail_raise_the_same_kind_of_error(town):
     late = fund(id="d" * 32, at=instant(town.clock()), budget="b" * 32, points=9, reference="x")
     with pytest.raises(IntegrityError), town.engine.begin() as tx:
         entries.append(tx, [late, late])
+
+
+def test_of_drafts_approved_at_once_no_two_overlap(town, drafts, at_once, tmp_path):
+    for n in range(1, 7):
+        drafts.begin(n)
+
+    def approve(engine, n):
+        drafts.act(engine, n, tune.approve)
+        return n
+
+    answers = at_once(approve, range(1, 7))
+    done = [n for n in answers if isinstance(n, int)]
+    assert done
+    assert {error.code for error in answers if not isinstance(error, int)} <= {"EFFECT_OVERLAPS"}
+    days = town.rows(
+        "SELECT effective_from FROM scenario_versions"
+        " WHERE scenario = 'travel.bus_km' ORDER BY number"
+    )
+    assert days == sorted(set(days))
+    assert len(days) == 1 + len(done)
+    town.prove(tmp_path / "export")
+
+
+def test_a_draft_is_decided_once_whoever_decides_at_once(town, drafts, at_once):
+    verbs = [(tune.approve,), (tune.reject, "no")] * 3
+    for n in range(1, 5):
+        drafts.begin(n)
+        answers = at_once(lambda engine, verb: drafts.act(engine, n, *verb), verbs)  # noqa: B023
+        decided = [verb for verb, answer in zip(verbs, answers, strict=True) if answer is None]
+        assert len({verb[0] for verb in decided}) == 1
+        states = {tune.approve: "approved", tune.reject: "rejected"}
+        assert drafts.state(n) == states[decided[0][0]]
+        refused = {error.code for error in answers if error is not None}
+        assert refused <= {"DRAFT_STATE", "REQUEST_RUNNING"}
+
+
+def test_an_approval_that_was_rolled_back_is_nobodys_rule(town, drafts):
+    drafts.begin(1)
+    with town.engine.connect() as tx:
+        tune.approve(tx, drafts.desk("reviewer"), drafts.ids[1], "1")
+        tx.rollback()
+
+    def editions(registry):
+        with town.engine.begin() as tx:
+            return len(registry.current(tx).versions("travel.bus_km"))
+
+    elsewhere = Registry()
+    assert editions(town.registry) == editions(elsewhere) == 1
+    drafts.act(town.engine, 1, tune.approve)
+    assert editions(town.registry) == editions(elsewhere) == 2
+    drafts.act(town.engine, 1, tune.withdraw, "doubt")
+    with town.engine.begin() as tx:
+        for registry in (town.registry, elsewhere):
+            assert registry.current(tx).withdrawn("travel.bus_km", 2)
