@@ -19,12 +19,13 @@ class _Kind(NamedTuple):
     fields: frozenset[str]
 
 
-_KINDS: Final[Mapping[str, _Kind]] = {
+KINDS: Final[Mapping[str, _Kind]] = {
     "speed": _Kind("IMPLAUSIBLE_SPEED", frozenset({"maximum", "distance", "duration"})),
     "count": _Kind("TOO_MANY_ACTS", frozenset({"maximum", "per"})),
     "total": _Kind("TOO_MUCH_IN_TOTAL", frozenset({"maximum", "per", "of"})),
     "given": _Kind("CHECK_MISSING", frozenset({"of"})),
 }
+"""The closed set of rules."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,11 +52,11 @@ class Rule:
     def __post_init__(self) -> None:
         if not NAME.fullmatch(self.name):
             raise Fault("FIELD_MALFORMED", "name", "a rule's name is lower case ASCII")
-        one_of(self.kind, tuple(_KINDS), "kind")
+        one_of(self.kind, tuple(KINDS), "kind")
         one_of(self.mode, ("refuse", "shadow"), "mode")
         if not self.basis.strip():
             raise Fault("SOURCE_MISSING", "basis", "say what the rule stands on")
-        wanted = _KINDS[self.kind].fields
+        wanted = KINDS[self.kind].fields
         for name in ("maximum", "distance", "duration", "per", "of"):
             if bool(getattr(self, name)) != (name in wanted):
                 code = "FIELD_MISSING" if name in wanted else "FIELD_UNKNOWN"
@@ -68,7 +69,7 @@ class Rule:
     @property
     def code(self) -> str:
         """What an act is refused with."""
-        return _KINDS[self.kind].code
+        return KINDS[self.kind].code
 
     def check(self, inputs: Sequence[Input], quantity: str | None) -> None:
         """Refuses a rule about inputs that are not there or not fit for it.

@@ -1,11 +1,15 @@
 """Files are checked when they are loaded; a fault names the behaviour, the field and the remedy."""
 
+import dataclasses
 from pathlib import Path
 
 import pytest
 
 import scenarios
 from scenarios.errors import FAULTS
+from scenarios.formulas import SHAPES
+from scenarios.rules import KINDS
+from scenarios.version import EVIDENCE, SENSITIVE
 
 SHIPPED = Path(scenarios.__file__).parent
 RATES = (SHIPPED / "points.toml").read_text(encoding="utf-8")
@@ -116,6 +120,20 @@ def test_a_file_is_a_behaviour_with_its_rate_put_in(load):
     assert [rule.name for rule in version.rules] == ["speed", "acts_a_day"]
     assert version.act.minutes == 4
     assert load(BIKE + SECOND.replace("2018", "2027")).versions("travel.bike")[1].number == 2
+
+
+def test_the_readmes_worked_example_is_the_shipped_behaviour(load, catalogue):
+    readme = (SHIPPED / "README.md").read_text(encoding="utf-8")
+    example = readme.split("```toml\n")[1].split("```")[0]
+    (version,) = load({"food/own_cup.toml": example}).versions("food.own_cup")
+    assert version.digest == catalogue.versions("food.own_cup")[0].digest
+
+
+def test_the_readme_names_every_shape_field_and_rule():
+    readme = (SHIPPED / "README.md").read_text(encoding="utf-8")
+    fields = {one.name for one in dataclasses.fields(scenarios.Version) if one.init}
+    for name in {*SHAPES, *EVIDENCE, *SENSITIVE, *KINDS, *(fields - {"scenario", "code"})}:
+        assert f"`{name}`" in readme, name
 
 
 def test_the_bounds_of_a_fault_name_value_bound_and_source(load):
