@@ -35,6 +35,12 @@ def written(town):
     """A town with at least one row in each append-only table."""
     town.enroll("rider-0")
     town.send("b1", *(town.dated(n) for n in range(260)))
+    with town.engine.begin() as tx:
+        act(tx, "ann", "draft.withdrawn", "d1", {}, town.clock())
+        tx.execute(text(
+            "INSERT INTO scenario_withdrawals SELECT scenario, number, now()"
+            " FROM scenario_versions LIMIT 1"
+        ))  # fmt: skip
     town.seal()
     with town.engine.begin() as tx:
         act(tx, "cli", "tested", "nothing", {}, town.clock())
