@@ -104,8 +104,8 @@ def read_json(raw: bytes) -> Any:
         fast = orjson.loads(raw)
         if orjson.dumps(fast) == raw:  # nothing was lost: no name stood twice, no digit too many
             return fast
-    except orjson.JSONDecodeError:
-        pass  # not strict JSON: what is wrong with it, or good enough, is said below
+    except (orjson.JSONDecodeError, orjson.JSONEncodeError):
+        pass  # not strict JSON, or nested deeply: what is wrong, or good enough, is said below
     try:
         value: Any = _DECODER.decode(raw.decode())
         if _SURROGATE.search(raw):

@@ -37,17 +37,24 @@ _DISTRICTS: Final = {
 # Who reports a behaviour: the area's provider, except where another sees it. Times a month of a
 # person who has the habit likewise.
 _REPORTS: Final = {
-    "clothing": ("recycler", 0.6), "food": ("platform", 6), "housing": ("grid", 1),
-    "travel": ("bus", 12), "banking": ("bank", 5), "shopping": ("platform", 5),
+    "clothing": ("recycler", 0.6), "food": ("platform", 3), "housing": ("grid", 1),
+    "travel": ("platform", 3), "banking": ("bank", 2), "shopping": ("platform", 4),
     "tourism": ("hotels", 0.8),
-    "travel.bike_shared": ("bikes", 10), "travel.walk_steps": ("platform", 24),
-    "travel.ev_charge": ("grid", 5), "banking.mobile_pay": ("bank", 20),
-    "banking.e_statement": ("bank", 1), "food.clean_plate": ("platform", 10),
-    "housing.appliance_recycle": ("recycler", 0.05),
+    "travel.bike_shared": ("bikes", 8), "travel.ebike_shared": ("bikes", 4),
+    "travel.bus_ride": ("bus", 12), "travel.bus_km": ("bus", 12),
+    "travel.walk_steps": ("platform", 20), "travel.ev_charge": ("grid", 5),
+    "travel.car_stop": ("platform", 1), "banking.mobile_pay": ("bank", 14),
+    "banking.e_statement": ("bank", 1), "banking.e_card": ("bank", 0.05),
+    "food.clean_plate": ("platform", 8), "food.box_recycle_kg": ("recycler", 1),
+    "housing.elec_save": ("grid", 12), "housing.appliance_recycle": ("recycler", 0.05),
+    "housing.recycle_paper": ("recycler", 1), "housing.recycle_pet": ("recycler", 2),
+    "housing.recycle_alu": ("recycler", 1), "housing.book_recycle": ("recycler", 0.2),
     "shopping.carton_reuse": ("recycler", 3), "shopping.secondhand_phone": ("platform", 0.05),
+    "shopping.device_recycle": ("recycler", 0.05),
 }  # fmt: skip
 
-_HABIT: Final = 0.6  # the chance of having any one habit
+_HABIT: Final = 0.4  # the chance of having any one habit
+_SECOND_APP: Final = "platform"  # now and then it reports what another provider reports too
 _FAULTS: Final = ("visitor", "too large", "in future", "sent twice")
 _FAULTY: Final = 1 / 60
 _MONTH: Final = 30
@@ -97,6 +104,9 @@ class SampleCity:
             for number, habit in enumerate(done):
                 activity = self._activity(rng, person, habit, day, number)
                 reports[habit.provider] += _with_faults(rng, activity, habit)
+                if self._seen_twice(rng, person, habit):
+                    subject = self.subject(_SECOND_APP, person.number)
+                    reports[_SECOND_APP].append(activity | {"subject": subject})
         for activities in reports.values():
             activities.sort(key=lambda one: str(one["occurred_at"]))
         return reports
@@ -112,12 +122,27 @@ class SampleCity:
             has_it = rng.random() < _HABIT
             if version.group:
                 has_it = scenario == chosen.setdefault(
-                    version.group.name, rng.choice(version.group.members)
+                    version.group.name, rng.choice(self._open(version.group.members))
                 )
             if version.enabled and has_it:
                 provider, monthly = _REPORTS.get(scenario) or _REPORTS[version.area]
                 habits.append(Habit(version, provider, zeal * monthly / _MONTH))
         return Person(number, district, tuple(habits))
+
+    def _open(self, members: tuple[str, ...]) -> list[str]:
+        """Those of a group that take activities; all of them if none does."""
+        enabled = [name for name in members if self.catalogue.versions(name)[-1].enabled]
+        return enabled or list(members)
+
+    @staticmethod
+    def _seen_twice(rng: Random, person: Person, habit: Habit) -> bool:
+        """Whether the person's other app reports the same trip: only one of the two counts."""
+        return (
+            habit.version.act is not None
+            and habit.provider != _SECOND_APP
+            and rng.random() < _FAULTY
+            and any(one.provider == _SECOND_APP for one in person.habits)
+        )
 
     def _activity(
         self, rng: Random, person: Person, habit: Habit, day: date, number: int

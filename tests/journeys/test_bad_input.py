@@ -314,6 +314,12 @@ def test_the_same_batch_gets_the_same_bytes_and_other_content_under_its_id_a_con
 # --- one activity among good ones
 
 
+_HOME = {
+    "city_average_kwh": "6", "own_average_kwh": "9", "actual_kwh": "5",
+    "rooftop_pv": "no", "third_tier": "no",
+}  # fmt: skip
+
+
 def _quantity(value):
     return {"quantities": {"distance_km": value}}
 
@@ -415,9 +421,16 @@ ACTIVITIES = {
     ),
     "nothing saved": (
         {"scenario": "housing.elec_save",
-         "quantities": {"baseline_kwh": "10", "actual_kwh": "20"}},
+         "quantities": _HOME | {"actual_kwh": "20"}},
         "NO_REDUCTION",
     ),
+    "a home that the methodology leaves out": (
+        {"scenario": "housing.elec_save", "quantities": _HOME | {"rooftop_pv": "yes"}},
+        "NOT_ELIGIBLE",
+    ),
+    "a ride faster than a bike": (
+        {"quantities": {"distance_km": "2.5", "duration_s": "60"}}, "IMPLAUSIBLE_SPEED"),
+    "a place that is no county": ({"place": "长治"}, "PLACE_MALFORMED"),
 }  # fmt: skip
 
 
