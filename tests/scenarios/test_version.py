@@ -1,6 +1,7 @@
 """A published version stands alone: its bytes are canonical, pinned, and enough to quantify."""
 
 import json
+import pickle
 from pathlib import Path
 
 import pytest
@@ -116,6 +117,16 @@ def test_whatever_json_is_given_for_an_edition_is_refused_in_words(document):
         Version.parse(document)
     with pytest.raises(scenarios.ScenarioError):
         Version.from_canonical(json.dumps(document).encode())
+
+
+def test_a_fault_and_an_edition_survive_a_process_boundary(document, edition):
+    found = fault(document(formula="per_mile"))
+    again = pickle.loads(pickle.dumps(found))
+    assert (again.code, again.field, again.scenario) == ("FIELD_MALFORMED", "formula", "travel.one")
+    assert str(again) == str(found)
+    version = pickle.loads(pickle.dumps(edition()))
+    assert version.canonical() == edition().canonical()
+    assert version.bound.reckon({"distance_km": 2}) == 500_000
 
 
 def test_depth_and_text_that_no_json_carries_are_refused(document):
