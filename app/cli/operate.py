@@ -1,4 +1,7 @@
-"""What an operator does: keys, schema, rules, providers, budgets, the log, and the processes."""
+"""What an operator does: keys, schema, rules, providers, budgets, the log, and the processes.
+
+What is done here leaves an entry of its own in the ledger, or one in the trail of administrators.
+"""
 
 from __future__ import annotations
 
@@ -26,6 +29,7 @@ from sqlalchemy.exc import IntegrityError
 from app.api.frame import configure_logs
 from app.cli.local import local_config
 from app.config import Config, ConfigError
+from app.flows.administer import CLI
 from app.flows.budget import fund_budget
 from app.flows.check import check_database
 from app.flows.erase import erase
@@ -33,10 +37,12 @@ from app.flows.export import export_log
 from app.flows.publish import publish
 from app.flows.rotate import rotate_log_key
 from app.flows.seal import Sealer
+from app.flows.trail import act
 from app.flows.work import Worker
 from app.store import budgets, gauges, providers
 from app.store.db import migrate as run_migrations
 from app.vault import Vault, create_keys, open_vault
+from ledger.text import base64
 from scenarios import AREAS, load
 
 _MIN_RSA_BITS = 2048
@@ -119,6 +125,7 @@ def provider_add(config: Config, code: str, name: str) -> None:
         with parts(config) as (_, engine, _vault), engine.begin() as tx:
             if not providers.add(tx, code, name, _now()):
                 raise click.ClickException(f"provider {code} exists already")
+            act(tx, CLI, "provider.added", code, {"name": name}, _now())
     except IntegrityError:
         raise click.UsageError("CODE must be 2 to 31 of a-z 0-9 -, and not begin with -") from None
     click.echo(f"provider {code} added; give it a key with `puhui provider key {code}`")
@@ -163,6 +170,8 @@ def _register(engine: Engine, code: str, algorithm: str, spki: bytes) -> str:
     try:
         with engine.begin() as tx:
             providers.add_key(tx, key_id, code, algorithm, spki, _now())
+            detail = {"key_id": key_id, "public_key": base64(spki)}
+            act(tx, CLI, "provider.key_added", code, detail, _now())
     except IntegrityError:
         raise click.ClickException(f"there is no provider {code}; add it first") from None
     return key_id
@@ -194,6 +203,7 @@ def provider_revoke(config: Config, key_id: str) -> None:
     with parts(config) as (_, engine, _vault), engine.begin() as tx:
         if not providers.revoke_key(tx, key_id, _now()):
             raise click.ClickException(f"no key {key_id} is in force")
+        act(tx, CLI, "provider.key_revoked", key_id, {}, _now())
     click.echo(f"key {key_id} is refused from now on")
 
 
@@ -223,6 +233,7 @@ def budget_create(config: Config, scope: str, name: str) -> None:
     with parts(config) as (_, engine, _vault), engine.begin() as tx:
         if not budgets.create(tx, token_hex(16), name, scope, _now()):
             raise click.ClickException(f"scope {scope} has a budget already")
+        act(tx, CLI, "budget.created", scope, {"name": name}, _now())
     click.echo(f"budget {scope} made; fund it with `puhui budget fund`")
 
 

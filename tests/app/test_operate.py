@@ -75,6 +75,23 @@ def test_a_provider_gets_keys_and_loses_them(puhui, pem, city):
     assert [line.endswith("revoked") for line in lines] == [False, True]
 
 
+def test_what_leaves_no_entry_of_its_own_is_in_the_trail(puhui, pem, city):
+    puhui("provider", "add", "bus-co", "长治公交")
+    key_id = puhui(
+        "provider", "key", "bus-co", "--public", pem(ed25519.Ed25519PrivateKey.generate())
+    )[1]
+    puhui("provider", "revoke", key_id.strip())
+    puhui("budget", "create", "travel", "绿色出行")
+    with city.engine.connect() as tx:
+        rows = tx.execute(text("SELECT actor, action, target FROM trail ORDER BY arrival"))
+        assert [tuple(row) for row in rows] == [
+            ("cli", "provider.added", "bus-co"),
+            ("cli", "provider.key_added", "bus-co"),
+            ("cli", "provider.key_revoked", key_id.strip()),
+            ("cli", "budget.created", "travel"),
+        ]
+
+
 def test_budgets_are_listed_with_what_is_left(puhui):
     assert puhui("budget", "create", "travel", "绿色出行")[0] == 0
     assert puhui("budget", "list") == (
