@@ -13,6 +13,7 @@ from werkzeug.routing import BaseConverter
 from app import errors, limits
 from app.api import (
     admins,
+    backtests,
     drafts,
     frame,
     log,
@@ -98,6 +99,7 @@ def create_app(config: Config, clock: Clock = utc_now) -> Flask:
         admins.blp,
         oversight.blp,
         drafts.blp,
+        backtests.blp,
         public.blp,
         registry.blp,
         log.blp,

@@ -6,7 +6,6 @@ there being no DATABASE_URL.
 
 from __future__ import annotations
 
-import ctypes
 import os
 import shutil
 import signal
@@ -24,6 +23,7 @@ import httpx
 from sqlalchemy import create_engine
 
 from app.config import Config, ConfigError
+from app.flows.child import end_with_parent
 from app.flows.publish import publish
 from app.store.db import migrate
 from app.vault import create_keys, open_vault
@@ -32,8 +32,7 @@ from scenarios import load
 
 _START_S = 30
 _STOP_S = 10
-_PR_SET_PDEATHSIG = 1  # prctl(2); elsewhere than on Linux there is no such thing
-_PROJECT = Path(__file__).resolve().parents[2]
+PROJECT = Path(__file__).resolve().parents[2]
 
 
 def prepare(config: Config) -> Config:
@@ -139,11 +138,11 @@ def _child(
         child = subprocess.Popen(  # noqa: S603 (our own interpreter and arguments)
             command,
             env=environment(config),
-            cwd=_PROJECT,
+            cwd=PROJECT,
             stdout=sink,
             stderr=sink,
             start_new_session=True,  # Ctrl-C is for us; the child ends when we no longer need it
-            preexec_fn=_end_with_parent,
+            preexec_fn=end_with_parent,
         )
     try:
         yield child
@@ -154,12 +153,6 @@ def _child(
         with suppress(ProcessLookupError):
             os.killpg(child.pid, signal.SIGKILL)  # with processes of its own that did not end
         child.wait()
-
-
-def _end_with_parent() -> None:
-    """In the child, before its program: be told to end if this process is killed outright."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def local_config(config: Config) -> Config:

@@ -28,6 +28,7 @@ from sqlalchemy.exc import IntegrityError
 
 from app.api.frame import configure_logs
 from app.cli.local import local_config
+from app.cli.runner import Runner
 from app.config import Config, ConfigError
 from app.flows.administer import CLI
 from app.flows.budget import fund_budget
@@ -266,7 +267,8 @@ def worker(config: Config) -> None:
     """Seal about every second, pay who waits, expire points; one or many may run."""
     configure_logs()
     with parts(config) as (ready, engine, vault):
-        Worker(engine, vault, Sealer(engine, vault, ready.head_file), _now).run()
+        sealer = Sealer(engine, vault, ready.head_file)
+        Worker(engine, vault, sealer, _now, Runner(ready, engine)).run()
 
 
 @click.group("log")

@@ -38,10 +38,16 @@ class Worker:
     """Runs until SIGTERM or SIGINT."""
 
     def __init__(
-        self, engine: Engine, vault: Vault, sealer: Sealer, clock: Callable[[], datetime]
+        self,
+        engine: Engine,
+        vault: Vault,
+        sealer: Sealer,
+        clock: Callable[[], datetime],
+        also: Callable[[], None] = lambda: None,
     ) -> None:
+        """`also` is called once a round: a quick look at whether something else is to be done."""
         self._engine, self._vault, self._sealer, self._clock = engine, vault, sealer, clock
-        self._registry = Registry()
+        self._also, self._registry = also, Registry()
         self._stop = threading.Event()
         self._expired_on: date | None = None
         self._swept_at: datetime | None = None
@@ -67,6 +73,7 @@ class Worker:
     def step(self) -> int:
         """One round; returns how many entries were sealed."""
         now = self._clock()
+        self._also()
         pay_waiting(self._engine, self._vault, self._registry, now)
         today = now.astimezone(CITY_ZONE).date()
         if self._expired_on != today:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import ctypes
 import signal
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date, datetime, time, timedelta
 from multiprocessing import get_context
@@ -24,6 +22,7 @@ from app.flows.backtest.replay import Rules
 from app.flows.backtest.result import Budget, Window, report
 from app.flows.backtest.slices import Job, Slicer
 from app.flows.backtest.tally import Tally
+from app.flows.child import end_with_parent
 from app.store import budgets, entries, history
 from app.store.catalogue import Registry
 from app.store.db import snapshot
@@ -35,7 +34,6 @@ from scenarios import Version
 PROCESSES = 2
 _SLICE = 10_000  # acts, about: what a process holds in memory at a time
 _MAX_SLICES = 512  # each leaves a file that stays open while they are merged
-_PR_SET_PDEATHSIG = 1  # prctl(2); elsewhere than on Linux there is no such thing
 
 Progress = Callable[[int, int], None]
 """Told how many of how many acts are replayed."""
@@ -128,9 +126,7 @@ _slicers: list[Slicer] = []  # of a child process: its only one
 
 def _begin(job: Job) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which ends us
-    if sys.platform == "linux":
-        with suppress(AttributeError):
-            ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+    end_with_parent()
     _slicers.append(Slicer(job))
 
 
