@@ -35,6 +35,7 @@ _TABLES = {
     "openings": "int8 bytea bytea",
     "balances": "bytea int2 int2 int4 int8",
     "usage": "bytea text int4 int4 int8 int8",
+    "acts": "bytea int8 text bytea",
 }
 
 
@@ -148,11 +149,12 @@ def _rows(connection: psycopg.Connection[Any]) -> list[dict[str, list[Any]]]:
             (10 * BATCH,),
         )
     ]
+    connection.execute("CREATE INDEX ON acts (arrival)")  # for the reading here; never copied
     batches = []
     for first in range(0, len(arrivals), BATCH):
         some = arrivals[first : first + BATCH]
         batch: dict[str, list[Any]] = {}
-        for table in ("entries", "postings", "openings"):
+        for table in ("entries", "postings", "openings", "acts"):
             batch[table] = connection.execute(
                 f"SELECT * FROM {table} WHERE arrival = ANY(%s) ORDER BY arrival", (some,)
             ).fetchall()

@@ -94,6 +94,7 @@ class Catalogue:
             )
             in_force = [one for one in begun if one]
             _check_groups({one.scenario: one.group for one in in_force}, day)
+            _check_acts(in_force)
             _check_rate(in_force, [rate for rate in rates if rate.effective_day <= day], day)
 
 
@@ -138,6 +139,21 @@ def _check_groups(groups: Mapping[str, Group | None], day: int) -> None:
                 f"its group is not the same in {member} on {day}; a group stands with the same "
                 "name, period and members in each of its members, from the same day",
                 name,
+            )
+
+
+def _check_acts(in_force: Iterable[Version]) -> None:
+    """One act is known by its window of time, so a kind has the same window everywhere."""
+    first: dict[str, Version] = {}
+    for version in in_force:
+        other = first.setdefault(version.act.kind, version) if version.act else version
+        if version.act != other.act:
+            raise Fault(
+                "CATALOGUE_FAULT",
+                "act.minutes",
+                f"it must be as in {other.scenario}: acts of one kind are told apart by one window "
+                "of time; change all of them on the same day",
+                version.scenario,
             )
 
 

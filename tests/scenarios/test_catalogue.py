@@ -211,6 +211,13 @@ def test_exclusions_that_lead_back_by_other_groups_are_circular(edition):
     assert "one group" in circular.detail
 
 
+def test_acts_of_one_kind_have_one_window(edition):
+    trip = edition(act={"kind": "trip", "minutes": 4})
+    assert Catalogue([trip, edition("travel.two", act={"kind": "trip", "minutes": 4})])
+    wide = fault(Catalogue, [trip, edition("travel.two", act={"kind": "trip", "minutes": 10})])
+    assert (wide.scenario, wide.field) == ("travel.two", "act.minutes")
+
+
 def test_a_behaviour_stands_in_its_own_group(document):
     alone = fault(scenarios.Version.parse, document(group=group("two", "three")))
     assert (alone.code, alone.field) == ("GROUP_INCONSISTENT", "group.members")
