@@ -65,6 +65,11 @@ class TrailArgs(SpanArgs, PageArgs):
     action = ma.fields.String(validate=ma.validate.Length(1, 64))
 
 
+def _printable(value: str) -> None:
+    if not value.isprintable():  # as the ledger asks of every text
+        raise ma.ValidationError("must hold printable characters only")
+
+
 class FundSchema(ma.Schema):
     """Points for a budget, and the decision that grants them."""
 
@@ -74,7 +79,7 @@ class FundSchema(ma.Schema):
     )
     reference = ma.fields.String(
         required=True,
-        validate=Pattern("^[^\\x00-\\x1f\\x7f]{1,100}$", error="must be 1 to 100 characters"),
+        validate=[ma.validate.Length(1, 100), _printable],
         metadata={"description": "the decision's number; counts once"},
     )
 

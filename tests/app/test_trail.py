@@ -223,7 +223,14 @@ def test_a_reference_counts_for_one_sum_and_a_budget_must_exist(olga, city):
 
 @pytest.mark.parametrize(
     "change",
-    [{"points": "0"}, {"points": "1e3"}, {"points": 5}, {"reference": ""}, {"reference": "a\nb"}],
+    [
+        {"points": "0"},
+        {"points": "1e3"},
+        {"points": 5},
+        {"reference": ""},
+        {"reference": "a\nb"},
+        {"reference": "\u200e"},
+    ],
 )
 def test_a_malformed_decision_is_refused(olga, change):
     decision = {"points": "5", "reference": "decision 9"} | change
