@@ -2,7 +2,7 @@
 import { make, prose, read, row } from "./dom.js";
 
 const METHODS = ["get", "put", "post", "delete"];
-const WHO = { provider: "运营方签名", resident: "居民令牌（Bearer）" };
+const WHO = { provider: "运营方签名", resident: "居民令牌（Bearer）", admin: "管理员会话（Bearer）" };
 const DEEP = 3;
 
 let spec;
