@@ -67,7 +67,8 @@ class _Wallet:
     def __init__(self, life: Life, worths: Mapping[str, Worth], start: Mapping[int, int]) -> None:
         self._life, self._worths, self._points = life, worths, dict(start)
         self._taken: dict[str, Lines] = {}
-        self._granted: dict[str, tuple[int, int]] = {}  # by an act's id: bucket, points
+        self._granted: dict[str, tuple[int, int]] = {}  # by the entry that paid: bucket, points
+        self._settled: set[str] = set()
         self._expired = self._uncovered = 0
 
     def live(self, end: int) -> Ended:
@@ -78,7 +79,7 @@ class _Wallet:
             self._expire(event.day)
             if isinstance(event, Act):
                 if not event.waited:
-                    self._grant(event, event.day, event.repaid)
+                    self._grant(event.id, event, event.day, event.repaid)
             else:
                 self._move(event)
         self._expire(end)
@@ -87,9 +88,10 @@ class _Wallet:
     def _move(self, move: Move) -> None:
         act = self._life.acts.get(move.refers)
         if move.kind == "settle" and act:
-            self._grant(act, move.day, act.due - move.paid)
-        elif move.kind == "reverse" and move.refers in self._granted:
-            bucket, points = self._granted.pop(move.refers)
+            self._settled.add(move.id)
+            self._grant(move.id, act, move.day, act.due - move.paid)
+        elif move.kind == "reverse" and (act or move.refers in self._settled):
+            bucket, points = self._granted.pop(move.refers, (0, 0))
             self._take(points, bucket)
         elif move.kind == "hold":
             points = -sum(amount for _, amount in move.points)
@@ -106,13 +108,13 @@ class _Wallet:
                 else:
                     self._put(bucket, amount)
 
-    def _grant(self, act: Act, day: int, repaid: int) -> None:
+    def _grant(self, entry: str, act: Act, day: int, repaid: int) -> None:
         worth = self._worths[act.id]
         points = max(0, worth.points - repaid)
         if points:
             bucket = bucket_of(day, worth.months)
             self._put(bucket, points)
-            self._granted[act.id] = bucket, points
+            self._granted[entry] = bucket, points
 
     def _put(self, bucket: int, points: int) -> None:
         self._points[bucket] = self._points.get(bucket, 0) + points

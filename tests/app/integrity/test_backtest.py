@@ -6,6 +6,7 @@ import json
 import random
 from collections import Counter, defaultdict
 from contextlib import suppress
+from dataclasses import replace
 from datetime import timedelta
 from itertools import count
 
@@ -17,9 +18,11 @@ from app.flows.correct import CorrectionError, UnknownActivityError, correct
 from app.flows.enroll import enroll
 from app.flows.erase import erase
 from app.flows.expire import expire_points
+from app.flows.publish import publish
 from app.flows.redeem import hold, redeem, refund, release
+from app.store import providers
 from ledger.errors import Insufficient, Refused
-from scenarios import Version
+from scenarios import Catalogue, Version
 
 MERCHANT = "c" * 32
 YEARS = 3651  # points are valid for ten years: those of the first days end inside the window
@@ -166,6 +169,18 @@ class Story:
             except Refused:
                 self.resolve()
 
+    def quiet_days(self, n, funded=()):
+        """Days on which nothing depends on how many points somebody has."""
+        for day in range(n):
+            self.town.clock.move(hours=24)
+            self.report()
+            with suppress(CorrectionError, UnknownActivityError):
+                self.correct()
+            if day in funded:
+                self.town.fund("travel", 1500, f"no. {day}")
+            pay_waiting(*self.town.parts, self.town.clock())
+            expire_points(self.town.engine, self.town.vault, self.town.clock())
+
     def has_everything(self):
         """So that what is tested on it means something."""
         value = self.town.value
@@ -255,3 +270,147 @@ def amounts(side):
         int(side["points"]),
         int(side["withheld_points"]),
     )
+
+
+def test_two_processes_come_to_the_same(story, monkeypatch):
+    monkeypatch.setattr("app.flows.backtest.run._SLICE", 100)  # many slices, and their files merged
+    assert run(story.town, 25, processes=2) == run(story.town, 25)
+
+
+def column(result, side):
+    told = {
+        name: [{**one, "in_force": None, "draft": one[side]} for one in result[name]]
+        for name in ("scenarios", "districts", "days", "budgets")
+    }
+    expiry = result["expiry"]
+    told["ending"] = {one["year"]: one[f"{side}_points"] for one in expiry["years"]}
+    told["ending"] = {year: points for year, points in told["ending"].items() if points != "0"}
+    told["expired"] = expiry["expired"][f"{side}_points"]
+    told["capped"] = {one["scenario"]: one[side] for one in result["capped"] if one[side]}
+    return told
+
+
+@pytest.fixture
+def other_town(database, open_town, empty, tmp_path):
+    """A town like the first, in which nothing is published yet."""
+    (tmp_path / "other").mkdir()
+    with database(tmp_path / "other") as config:
+        clock = type(empty.clock)(empty.clock.now)
+        made = replace(open_town(config), clock=clock, registry=type(empty.registry)())
+        yield made
+        made.engine.dispose()
+
+
+@pytest.mark.parametrize("short", [False, True])
+def test_what_a_draft_would_have_come_to_is_what_comes_of_it_where_it_is_in_force(
+    town, other_town, short
+):
+    """The same story in two towns: one has other rules from the start, one only backtests them."""
+    other = {name: other_rules(version) for name, version in latest(town).items()}
+    publish(other_town.engine, other_town.vault, Catalogue(other.values()), other_town.clock())
+    other_town.fund("*", 10_000_000, "decision 1")
+    with other_town.engine.begin() as tx:
+        providers.add(tx, "bikes", "Bikes", other_town.clock())
+    for one in (town, other_town):
+        told = Story(one, seed=3)
+        one.fund("travel", 1 if short else 10_000_000, "the first money")
+        told.quiet_days(70, funded=(0, 3, 20, 21))
+    would, did = run(town, 80, *other.values()), run(other_town, 80)
+    assert no_drift(would)
+    assert no_drift(did)
+    said, came = column(would, "draft"), column(did, "in_force")
+    assert int(said["expired"]) > 0
+    assert (int(would["budgets"][1]["draft"]["waiting_points"]) > 0) == short
+    if short:  # who was paid when is taken from life: with less to pay, some were paid earlier
+        said.pop("expired"), came.pop("expired")
+    assert said == came
+    assert said != column(would, "in_force")
+
+
+def latest(town):
+    with town.engine.connect() as tx:
+        catalogue = town.registry.current(tx)
+        return {name: catalogue.versions(name)[-1] for name in catalogue.scenarios}
+
+
+def other_rules(version):
+    """Fewer points for a kilogram, valid for a month; other caps; a shadow rule."""
+    table = json.loads(version.canonical())
+    table["rate"] |= {"points_per_kg": 700, "validity_months": 1}
+    if version.scenario == "travel.bike_shared":
+        table["caps"] = [cap("day", "count", 1), cap("month", "points", 4000)]
+    if version.scenario == "housing.recycle_pet":
+        table["caps"] = [cap("month", "grams", 2000)]
+    if version.scenario == "banking.e_card":
+        table["caps"] = []
+    return Version.parse(table)
+
+
+def cap(per, of, limit):
+    return {"per": per, "of": of, "limit": limit, "source": "ours", "url": "", "tag": "rec"}
+
+
+def test_a_new_cap_by_the_month_counts_what_came_before_the_window(town):
+    town.enroll("rider-0")
+    for day in range(6):
+        at = f"2026-11-{22 + day}T08:00:00+08:00"
+        act = {"scenario": "travel.bus_km", "quantities": {"distance_km": "10"}}
+        town.send(f"b{day}", town.ride(day, **act, occurred_at=at))
+        town.clock.move(days=1)
+    correct(*town.parts, "bikes", "ride-0", None, town.clock())
+    draft = drawn(town, "travel.bus_km", caps=[cap("month", "count", 4)])
+    (bus,) = run(town, 3, draft)["scenarios"]
+    assert (bus["in_force"]["acts"], bus["draft"]["acts"]) == (3, 3)
+    assert int(bus["in_force"]["points"]) == 3 * int(bus["draft"]["points"]) > 0
+
+
+def test_what_a_draft_refuses_is_told_by_scenario_and_code(town):
+    town.enroll("rider-0")
+    acts = [town.ride(n, occurred_at=f"2026-11-22T0{n}:00:00+08:00") for n in range(4)]
+    bus = {"scenario": "travel.bus_ride", "quantities": {"count": "1"}}
+    town.send("b1", *acts, town.ride(9, **bus))
+    rule = {"name": "acts_a_day", "kind": "count", "per": "day", "maximum": "3", "basis": "ours"}
+    speed = {"name": "given", "kind": "given", "of": "duration_s", "basis": "ours"}
+    bike = drawn(
+        town, "travel.bike_shared", rules=[rule | {"mode": "refuse"}, speed | {"mode": "shadow"}]
+    )
+    off = drawn(town, "travel.bus_ride", disabled={"zh": "停", "en": "off"})
+    result = run(town, 1, bike, off)
+    assert no_drift(result)
+    assert result["refused"] == [
+        {"scenario": "travel.bike_shared", "code": "TOO_MANY_ACTS", "acts": 1},
+        {"scenario": "travel.bus_ride", "code": "SCENARIO_DISABLED", "acts": 1},
+    ]
+    shadow = {(one["scenario"], one["rule"]): one["draft"] for one in result["shadow"]}
+    assert shadow["travel.bike_shared", "given"] == 3
+
+
+def test_a_counter_that_is_wrong_is_told_as_drift(town):
+    """The rules in force are held against the ledger whatever else is asked."""
+    town.enroll("rider-0")
+    town.send("b1", *(town.ride(n, occurred_at=f"2026-11-22T0{n}:00:00Z") for n in range(3)))
+    with town.admin() as admin:
+        admin.execute("UPDATE usage SET count = count + 1")
+    drift = run(town, 1)["drift"]
+    assert drift["acts"] == 1
+    (example,) = drift["examples"]
+    assert "625 points, 0 withheld" in example["recorded"]
+    assert "0 points, 625 withheld" in example["replayed"]
+
+
+def test_residents_are_ranked_by_what_they_have_and_equals_are_not_parted(town):
+    for n in range(20):
+        enroll(*town.parts, "bikes", [f"rider-{n}"], "140403", town.clock())
+        kilometres = str(1 + n // 4)
+        town.send(f"b{n}", town.ride(n, f"rider-{n}", quantities={"distance_km": kilometres}))
+    few = drawn(town, "travel.bike_shared", caps=[cap("day", "points", 600)])
+    deciles = run(town, 1, few)["deciles"]
+    assert [one["residents"] for one in deciles] == [4, 0, 4, 0, 4, 0, 4, 0, 4, 0]
+    assert [one["worse"] for one in deciles] == [0, 0, 0, 0, 4, 0, 4, 0, 4, 0]
+    assert [one["mean_change_points"] for one in deciles[::2]] == [
+        "0.0",
+        "0.0",
+        "-150.0",
+        "-400.0",
+        "-650.0",
+    ]
