@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -14,6 +13,7 @@ from redis.retry import Retry
 from sqlalchemy import Engine
 
 from app.config import Config, ConfigError
+from app.flows.process import collect_seldom
 from app.store import embedded
 from app.store.catalogue import Registry
 from app.store.db import db
@@ -75,10 +75,7 @@ def wire(app: Flask, config: Config, clock: Clock = utc_now) -> Wired:
         clock=clock,
     )
     app.extensions["puhui"] = parts
-    # A batch makes a few hundred thousand short-lived objects and no cycles: with the default
-    # thresholds the collector walks them again and again, for a third of intake's time.
-    gc.freeze()
-    gc.set_threshold(100_000, 50, 1000)
+    collect_seldom()
     return parts
 
 

@@ -23,7 +23,7 @@ import httpx
 from sqlalchemy import create_engine
 
 from app.config import Config, ConfigError
-from app.flows.child import end_with_parent
+from app.flows.process import end_with_parent
 from app.flows.publish import publish
 from app.store.db import migrate
 from app.vault import create_keys, open_vault

@@ -9,7 +9,7 @@ from sqlalchemy import Engine
 
 from app.cli.local import PROJECT, environment
 from app.config import Config
-from app.flows.child import end_with_parent
+from app.flows.process import end_with_parent
 from app.store import backtests
 
 

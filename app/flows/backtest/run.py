@@ -22,7 +22,7 @@ from app.flows.backtest.replay import Rules
 from app.flows.backtest.result import Budget, Window, report
 from app.flows.backtest.slices import Job, Slicer
 from app.flows.backtest.tally import Tally
-from app.flows.child import end_with_parent
+from app.flows.process import collect_seldom, end_with_parent
 from app.store import budgets, entries, history
 from app.store.catalogue import Registry
 from app.store.db import snapshot
@@ -64,7 +64,7 @@ def backtest(engine: Engine, vault: Vault, plan: Plan, progress: Progress) -> di
         snapshot(engine) as tx,
         tx.begin(),
     ):
-        job = _job(engine, vault, tx, plan, Path(folder))
+        job = job_of(engine, vault, tx, plan, Path(folder))
         acts = history.count(tx, job.first)
         total, tally = 0, Tally()
         progress(0, acts)
@@ -81,7 +81,8 @@ def _start(plan: Plan) -> datetime:
     return datetime.combine(plan.since, time(), CITY_ZONE)
 
 
-def _job(engine: Engine, vault: Vault, tx: Connection, plan: Plan, folder: Path) -> Job:
+def job_of(engine: Engine, vault: Vault, tx: Connection, plan: Plan, folder: Path) -> Job:
+    """What the processes of a plan need to know; good while `tx`, their snapshot, is open."""
     name = tx.execute(text("SELECT pg_export_snapshot()")).scalar_one()
     draft = {version.scenario: version for version in plan.editions}
     first = warm = history.first_since(tx, instant(_start(plan)))
@@ -127,6 +128,7 @@ _slicers: list[Slicer] = []  # of a child process: its only one
 def _begin(job: Job) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which ends us
     end_with_parent()
+    collect_seldom()
     _slicers.append(Slicer(job))
 
 

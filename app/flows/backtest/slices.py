@@ -96,7 +96,7 @@ class Slicer:
         return tally
 
     def _people(self, number: int) -> list[Life]:
-        low, high = (_token(n, self._job.slices) for n in (number, number + 1))
+        low, high = bounds(number, self._job.slices)
         people = lives(history.lines(self._tx, low, high, self._job.warm), self._job.first)
         unknown = {entry: life for life in people for entry in life.unknown}
         found = history.by_id(self._tx, unknown)
@@ -192,7 +192,8 @@ class Slicer:
         return steps
 
 
-def _token(number: int, slices: int) -> bytes:
-    """The first token of a slice; beyond the last slice, what is greater than any token."""
-    first = (number << TOKEN_BITS) // slices
-    return first.to_bytes(TOKEN_BITS // 8 + 1, "big")[1:] if number < slices else b"\xff" * 17
+def bounds(number: int, slices: int) -> tuple[bytes, bytes]:
+    """The first token of slice `number`, and the first one after it."""
+    low, high = ((n << TOKEN_BITS) // slices for n in (number, number + 1))
+    size = TOKEN_BITS // 8
+    return low.to_bytes(size, "big"), high.to_bytes(size + 1, "big").removeprefix(b"\0")
