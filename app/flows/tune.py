@@ -155,8 +155,8 @@ def withdraw(tx: Connection, desk: Desk, id: str, revision: str, reason: str) ->
     catalogue = desk.registry.current(tx)
     names = registry.of_draft(tx, id)
     versions = [catalogue.versions(name)[number - 1] for name, number in names]
-    publish.retract(tx, desk.vault, versions, desk.now)
     changeset.require(changeset.without(catalogue, names))
+    publish.retract(tx, desk.vault, versions, desk.now)
     drafts.decide(tx, id, "withdrawn", reason, None, desk.now)
     withdrawn = [f"{name} {number}" for name, number in names]
     detail = {"revision": draft.revision, "reason": reason, "withdrawn": withdrawn}
