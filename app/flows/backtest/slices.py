@@ -193,7 +193,8 @@ class Slicer:
 
 
 def bounds(number: int, slices: int) -> tuple[bytes, bytes]:
-    """The first token of slice `number`, and the first one after it."""
-    low, high = ((n << TOKEN_BITS) // slices for n in (number, number + 1))
+    """The first token of slice `number`, and the first after it: of the last, one beyond all."""
     size = TOKEN_BITS // 8
-    return low.to_bytes(size, "big"), high.to_bytes(size + 1, "big").removeprefix(b"\0")
+    low, high = ((n << TOKEN_BITS) // slices for n in (number, number + 1))
+    beyond = number + 1 == slices
+    return low.to_bytes(size, "big"), b"\xff" * (size + 1) if beyond else high.to_bytes(size, "big")
