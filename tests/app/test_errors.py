@@ -52,8 +52,15 @@ ASKED = (
     "limits.py",
     "api/*.py",
     *(f"flows/{name}.py" for name in ("accept", "correct", "credit", "document", "prove")),
+    *(
+        f"flows/{name}.py"
+        for name in ("administer", "login", "once", "changeset", "publish", "tune")
+    ),
 )  # what a request can come through
-REASONS = {"WAITING_FOR_BUDGET", "CAP_REACHED"}  # of an accepted activity, no refusals
+REASONS = {
+    *("WAITING_FOR_BUDGET", "CAP_REACHED"),  # of an accepted activity, no refusals
+    "PUBLISHED_VERSION_CHANGED",  # of a command, never of a request
+}
 
 
 def test_every_code_that_a_request_can_be_refused_with_stands_in_the_table():
