@@ -220,26 +220,28 @@ def compare(catalogue: Catalogue, version: Version) -> tuple[int | None, list[Ch
 
 
 def _choose(coefficient: Mapping[str, Any], wanted: Wanted) -> dict[str, Any]:
-    """A coefficient table with another value and that value's own source.
+    """A coefficient table with another value and that value's own source, never the old one's.
 
     The value that was in force stays beside it as an alternative. Raises TuneError.
     """
-    unit = coefficient["unit"]
-    others = coefficient.get("alternatives", [])
-    listed = [one for one in others if (one["value"], one["unit"]) == (wanted.value, unit)]
+    unit, others = coefficient["unit"], coefficient.get("alternatives", [])
     origin = {name: given for name, given in wanted.origin.items() if given is not None}
-    if not listed and not origin.get("source") and wanted.value != coefficient["value"]:
-        known = ", ".join(one["value"] for one in others if one["unit"] == unit) or "none"
-        told = f"{wanted.value} {unit} is no listed alternative ({known}); give its source"
-        require([Finding("SOURCE_MISSING", "source", told)])
-    if listed:  # an alternative has no year of its own
-        origin = {"source": listed[0]["source"], "url": listed[0]["url"], "tag": listed[0]["tag"],
-                  "year": 0, **origin}  # fmt: skip
+    if wanted.value == coefficient["value"]:
+        return {**coefficient, **origin}
+    listed = [one for one in others if (one["value"], one["unit"]) == (wanted.value, unit)]
+    if listed:
+        origin = {name: listed[0][name] for name in ("source", "url", "tag")} | origin
+    for name in ("source", "tag"):
+        if not origin.get(name):
+            known = ", ".join(one["value"] for one in others if one["unit"] == unit) or "none"
+            told = f"{wanted.value} {unit} is no listed alternative ({known}); give source and tag"
+            require([Finding("SOURCE_MISSING", name, told)])
     kept = [one for one in others if one not in listed]
-    if coefficient["value"] and wanted.value != coefficient["value"]:
+    if coefficient["value"]:
         held = {name: coefficient[name] for name in ("value", "unit", "source", "url", "tag")}
         kept = [held, *kept]
-    return {**coefficient, **origin, "value": wanted.value, "alternatives": kept}
+    unsaid = {"url": "", "year": 0}  # an alternative has no year of its own
+    return {**coefficient, **unsaid, **origin, "value": wanted.value, "alternatives": kept}
 
 
 def _read(change: ChangeSet, catalogue: Catalogue) -> tuple[list[Version], list[Finding]]:

@@ -481,12 +481,24 @@ def test_a_value_without_a_source_or_out_of_bounds_is_refused(editor, opened):
     path = f"drafts/{draft}/coefficients/{BIKE}/{name}"
     problem = refused(editor.put(path, {"value": "123.456"}, match=tag(1)), 422, "SOURCE_MISSING")
     assert problem["errors"][0]["field"] == "source"
+    alone = {"value": "123.456", "source": "survey 2026"}
+    problem = refused(editor.put(path, alone, match=tag(1)), 422, "SOURCE_MISSING")
+    assert problem["errors"][0]["field"] == "tag"
     own = {"value": "999999", "source": "survey 2026", "tag": "P", "url": "", "year": 2026}
     problem = refused(editor.put(path, own, match=tag(1)), 422, "COEFFICIENT_OUT_OF_BOUNDS")
     assert problem["errors"][0]["field"] == f"editions[0].coefficients.{name}.value"
     refused(editor.put(path, {"value": "-1"}, match=tag(1)), 422, "VALIDATION_FAILED")
     refused(editor.put(path + "x", {"value": "1"}, match=tag(1)), 404, "NOT_FOUND")
     assert revision_of(editor, draft) == 1
+
+
+def test_a_value_of_ones_own_takes_nothing_of_the_old_ones_source(editor, opened):
+    draft = opened(BIKE)
+    path = f"drafts/{draft}/coefficients/{BIKE}/factor"
+    own = {"value": "123.456", "source": "survey 2026", "tag": "P"}
+    assert editor.put(path, own, match=tag(1)).status_code == 200
+    made = content(editor, draft)["editions"][0]["coefficients"][0]
+    assert {**own, "url": "", "year": 0}.items() <= made.items()
 
 
 # withdrawing and undoing
