@@ -78,19 +78,7 @@ def stage(customers: int) -> Iterator[Stage]:
     """Build a city with so many customers a provider, yield it, throw it away."""
     with tempfile.TemporaryDirectory(prefix="puhui-bench-") as name:
         folder = Path(name)
-        folder.chmod(0o755)
-        config = prepare(
-            Config(
-                mode=Mode.TEST,
-                data_dir=folder,
-                keys_dir=folder / "keys",
-                head_file=folder / "head",
-                log_origin="bench.example/log",
-                database_url=None,
-                owner_url=None,
-                redis_url=None,
-            )
-        )
+        config = bare_city(folder)
         assert config.database_url
         engine, vault = create_engine(config.database_url), open_vault(config.keys_dir)
         now, registry = datetime.now(UTC), Registry()
@@ -108,13 +96,30 @@ def stage(customers: int) -> Iterator[Stage]:
                 some = names[first : first + BATCH]
                 residents += enroll(engine, vault, registry, code, some, "140403", now).values()
             made.append(Provider(code, key_id, key, names, scenario, quantity, most))
-        _analyze(config)
+        analyze(config)
         sealer = Sealer(engine, vault, config.head_file)
         yield Stage(config, engine, vault, sealer, tuple(made), tuple(residents))
         engine.dispose()
 
 
-def _analyze(config: Config) -> None:
+def bare_city(folder: Path) -> Config:
+    """Servers in a folder, the schema, keys, and the published rules; nobody lives there yet."""
+    folder.chmod(0o755)
+    return prepare(
+        Config(
+            mode=Mode.TEST,
+            data_dir=folder,
+            keys_dir=folder / "keys",
+            head_file=folder / "head",
+            log_origin="bench.example/log",
+            database_url=None,
+            owner_url=None,
+            redis_url=None,
+        )
+    )
+
+
+def analyze(config: Config) -> None:
     """What autovacuum does within a minute of a city's life: the planner needs statistics."""
     assert config.owner_url
     with psycopg.connect(config.owner_url.replace("+psycopg", ""), autocommit=True) as owner:
