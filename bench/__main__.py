@@ -9,7 +9,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from bench import audit, balance, ingest, seal
+from bench import audit, backtest, balance, ingest, quantify, seal
 from bench.stage import Result, stage
 
 LATEST = Path(__file__).with_name("latest.json")
@@ -20,6 +20,9 @@ TARGETS = {
     "seal": "≥ 20 000/s",
     "audit": "≥ 50 000/s",
     "balance read": "ratio ≥ 0.5",
+    "quantify": "≥ 100 000/s",
+    "backtest": "≥ 16 667/s",  # a million in a minute
+    "backtest, memory": "flat",
 }
 
 
@@ -27,7 +30,7 @@ def main() -> None:
     """All in one run on one stage, so that every ratio is of the same machine and minute."""
     results: list[Result] = []
     with stage(CUSTOMERS) as made:
-        for module in (balance, ingest, seal, audit):
+        for module in (balance, ingest, seal, audit, quantify, backtest):
             print(f"{module.__name__.removeprefix('bench.')} …", file=sys.stderr)
             results += module.measure(made)
     table = Table("what", "value", "unit", "floor", "ratio", "target")

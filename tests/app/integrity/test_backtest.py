@@ -236,7 +236,7 @@ def no_drift(result):
     return result["drift"] == {"acts": 0, "examples": [], "budgets": []}
 
 
-def test_the_rules_in_force_against_themselves_are_the_ledger(story):
+def test_the_rules_in_force_against_themselves_are_the_ledger(story, monkeypatch):
     story.has_everything()
     for days in (0, 9, 25, 40):
         result = run(story.town, days)
@@ -261,6 +261,8 @@ def test_the_rules_in_force_against_themselves_are_the_ledger(story):
     assert told == dict(story.town.rows(_WAITING))
     editions = [drawn(story.town, scenario) for scenario in dict(ACTS)]
     assert run(story.town, 25, *editions) == result  # a draft that changes nothing
+    monkeypatch.setattr("app.flows.backtest.run._SLICE", 100)  # many slices, their files merged
+    assert run(story.town, 25, processes=2) == result
 
 
 def amounts(side):
@@ -270,11 +272,6 @@ def amounts(side):
         int(side["points"]),
         int(side["withheld_points"]),
     )
-
-
-def test_two_processes_come_to_the_same(story, monkeypatch):
-    monkeypatch.setattr("app.flows.backtest.run._SLICE", 100)  # many slices, and their files merged
-    assert run(story.town, 25, processes=2) == run(story.town, 25)
 
 
 def column(result, side):
@@ -314,8 +311,8 @@ def test_what_a_draft_would_have_come_to_is_what_comes_of_it_where_it_is_in_forc
     for one in (town, other_town):
         told = Story(one, seed=3)
         one.fund("travel", 1 if short else 10_000_000, "the first money")
-        told.quiet_days(70, funded=(0, 3, 20, 21))
-    would, did = run(town, 80, *other.values()), run(other_town, 80)
+        told.quiet_days(45, funded=(0, 3, 20, 21))
+    would, did = run(town, 60, *other.values()), run(other_town, 60)
     assert no_drift(would)
     assert no_drift(did)
     said, came = column(would, "draft"), column(did, "in_force")
