@@ -50,11 +50,6 @@ ALLOWED = {
     "POST /admin/backtests": {"editor"},
     "GET /admin/backtests": EVERYBODY,
     "GET /admin/backtests/<backtest>": EVERYBODY,
-    "POST /admin/drafts/<draft>/backtest": {"editor"},
-    "GET /admin/drafts/<draft>/backtests": EVERYBODY,
-    "POST /admin/backtests": {"editor"},
-    "GET /admin/backtests": EVERYBODY,
-    "GET /admin/backtests/<backtest>": EVERYBODY,
 }
 
 
