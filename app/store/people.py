@@ -203,6 +203,9 @@ _FORGET = (
     "DELETE FROM usage WHERE resident = :id",
     "DELETE FROM rejections WHERE resident = :id",
     "DELETE FROM waiting WHERE resident = :id",
+    "DELETE FROM messages WHERE resident = :id",
+    "DELETE FROM subscriptions WHERE resident = :id",
+    "DELETE FROM appeals WHERE resident = :id",
     "UPDATE residents SET wrapped_key = NULL, district = NULL, erased_at = :now WHERE id = :id",
 )
 
