@@ -18,6 +18,8 @@ SHANGHAI: Final = timezone(timedelta(hours=8), "Asia/Shanghai")
 CLOCK_SKEW: Final = timedelta(minutes=5)
 """How far in the future an activity may lie: providers' clocks differ."""
 
+_tuple: Final = tuple.__new__  # the hot path: a named tuple is a tuple
+
 _RFC_3339: Final = re.compile(
     r"[0-9]{4}-[0-9]{2}-[0-9]{2}T(?:[01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](?:\.[0-9]{1,9})?"
     r"(?:Z|[+-](?:[01][0-9]|2[0-3]):[0-5][0-9])"
@@ -59,8 +61,9 @@ def read(
             "occurred_at is more than 5 minutes after our clock; check the provider's clock and "
             "its offset.",
         )
-    version = catalogue.in_force(scenario, business_day(moment))
-    return version, measure(version, moment, quantities)
+    day = business_day(moment)
+    version = catalogue.in_force(scenario, day)
+    return version, _measure(version, moment, quantities, day)
 
 
 def business_day(moment: datetime) -> int:
@@ -84,11 +87,15 @@ def read_time(value: object) -> datetime:
 
 def measure(version: Version, occurred_at: datetime, quantities: object) -> Activity:
     """The activity, each quantity checked against the version's inputs. Raises Rejected."""
+    return _measure(version, occurred_at, quantities, business_day(occurred_at))
+
+
+def _measure(version: Version, occurred_at: datetime, quantities: object, day: int) -> Activity:
     if version.disabled is not None:
         raise Rejected(
             "SCENARIO_DISABLED", f"{version.scenario} takes no activities: {version.disabled.en}"
         )
-    if not isinstance(quantities, Mapping):
+    if type(quantities) is not dict and not isinstance(quantities, Mapping):
         raise Rejected("QUANTITY_MALFORMED", "quantities must be an object of decimals in text.")
     values: dict[str, Decimal | str] = {}
     for item in version.inputs:
@@ -102,4 +109,4 @@ def measure(version: Version, occurred_at: datetime, quantities: object) -> Acti
     if len(quantities) != len(values):
         names = ", ".join(item.name for item in version.inputs)
         raise Rejected("QUANTITY_UNKNOWN", f"{version.scenario} takes only {names}.")
-    return Activity(version.scenario, occurred_at, values, business_day(occurred_at))
+    return _tuple(Activity, (version.scenario, occurred_at, values, day))

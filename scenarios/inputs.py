@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any, Final
@@ -40,7 +41,7 @@ class Input:
     optional: bool = field(init=False)
     low: Decimal = field(init=False)
     high: Decimal = field(init=False)
-    pattern: re.Pattern[str] = field(init=False, repr=False)
+    form: Callable[[str], object] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if not NAME.fullmatch(self.name):
@@ -58,7 +59,7 @@ class Input:
             "optional": self.presence == "optional",
             "low": low,
             "high": high,
-            "pattern": re.compile(rf"(?:0|[1-9][0-9]{{0,8}}){point}"),
+            "form": re.compile(rf"(?:0|[1-9][0-9]{{0,8}}){point}").fullmatch,
         }
         for name, value in derived.items():
             object.__setattr__(self, name, value)
@@ -92,7 +93,7 @@ class Input:
         """The quantity as a number, or the class as it is. Raises Rejected, whatever `value` is."""
         if not self.numeric:
             return self._choose(value)
-        if type(value) is not str or not self.pattern.fullmatch(value):
+        if type(value) is not str or not self.form(value):
             raise Rejected(
                 "QUANTITY_MALFORMED",
                 f"{self.name} must be a decimal in text such as {self.minimum!r}: digits only, at "

@@ -46,6 +46,7 @@ class Claimed(NamedTuple):
 
 
 _NOTHING: Final = Usage()
+_tuple: Final = tuple.__new__  # the hot path: a named tuple is a tuple
 
 
 def needs(version: Version, activity: Activity) -> tuple[Key, ...]:
@@ -57,7 +58,10 @@ def needs(version: Version, activity: Activity) -> tuple[Key, ...]:
     if not periods:
         return ()
     name, day = version.scenario, activity.day
-    own = tuple([(name, day if per == "day" else day // 100) for per in periods])
+    if len(periods) == 2:
+        own: tuple[Key, ...] = (name, day), (name, day // 100)
+    else:
+        own = ((name, day if periods[0] == "day" else day // 100),)
     group = version.group
     if group is None:
         return own
@@ -78,22 +82,25 @@ def claim(
     Raises Rejected EXCLUDED_BY_GROUP, or the code of a rule in mode "refuse".
     """
     due = points = version.rate.points(mg)
-    own = keys[: len(version.periods)]
     used: dict[str, Usage] = {}
-    for per, key in zip(version.periods, own, strict=True):
+    for per, key in zip(version.periods, keys, strict=False):
         used[per] = usage.get(key, _NOTHING)
     if version.group is not None:
-        _refuse_other_members(version.group, keys[len(own) :], usage)
+        _refuse_other_members(version.group, keys[len(used) :], usage)
     shadow = _implausible(version, activity, mg, used) if version.rules else ()
     name = None
     for cap in version.caps:
-        left = _left(cap, version.rate, used[cap.per], points)
+        before = used[cap.per]
+        if cap.of == "count":
+            left = 0 if before[0] >= cap.limit else points
+        else:
+            left = _left(cap, version.rate, before)
         if left < points:
             points, name = left, cap.name
     changed: dict[Key, Usage] = {}
-    for key, (count, total_mg, granted) in zip(own, used.values(), strict=True):
-        changed[key] = Usage(count + 1, total_mg + mg, granted + points)
-    return Claimed(points, due - points, name, shadow, changed)
+    for key, (count, total_mg, granted) in zip(keys, used.values(), strict=False):
+        changed[key] = _tuple(Usage, (count + 1, total_mg + mg, granted + points))
+    return _tuple(Claimed, (points, due - points, name, shadow, changed))
 
 
 def undo(
@@ -119,13 +126,11 @@ def undo(
     return changed
 
 
-def _left(cap: Cap, rate: Rate, used: Usage, points: int) -> int:
-    """How many of `points` a cap still allows.
+def _left(cap: Cap, rate: Rate, used: Usage) -> int:
+    """How many points a cap of grams or points still allows.
 
     A cap in grams is the cap in points those grams give: the rate is the same for every act.
     """
-    if cap.of == "count":
-        return 0 if used.count >= cap.limit else points
     limit = rate.points(cap.limit * _MG_PER_G) if cap.of == "grams" else cap.limit
     return max(0, limit - used.points)
 
@@ -159,15 +164,16 @@ def _implausible(
 def _breaks(
     rule: Rule, version: Version, activity: Activity, mg: int, used: Mapping[str, Usage]
 ) -> bool:
-    if rule.kind == "count":
-        return used[rule.per].count >= rule.most
-    if rule.kind == "total":  # by the reduction, which is proportional and is what usage keeps
+    kind = rule.kind
+    if kind == "count":
+        return used[rule.per][0] >= rule.most
+    if kind == "total":  # by the reduction, which is proportional and is what usage keeps
         rate = version.bound.rate
         return rate is not None and used[rule.per].reduction_mg + mg > EXACT.multiply(
             rule.most, rate
         )
     quantities = activity.quantities
-    if rule.kind == "given":
+    if kind == "given":
         return rule.of not in quantities
     distance, duration = quantities.get(rule.distance), quantities.get(rule.duration)
     if distance is None or duration is None:

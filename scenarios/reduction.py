@@ -77,4 +77,4 @@ def quantify(version: Version, activity: Activity) -> Reduction:
             "NO_REDUCTION",
             f"{version.scenario} gives less than 1 mg here; report only acts that avoid carbon.",
         )
-    return Reduction(mg, version, activity)
+    return tuple.__new__(Reduction, (mg, version, activity))  # a named tuple is a tuple
