@@ -101,13 +101,15 @@ CREATE TABLE step_days (
   resident bytea NOT NULL REFERENCES residents,
   day integer NOT NULL,
   steps integer NOT NULL CHECK (steps >= 0),
-  credited integer NOT NULL CHECK (credited BETWEEN 0 AND steps),
+  settled integer NOT NULL CHECK (settled BETWEEN 0 AND steps),
   revision integer NOT NULL,
   held_at timestamptz,
+  held_id bytea UNIQUE CHECK (octet_length(held_id) = 16),
   updated_at timestamptz NOT NULL,
-  PRIMARY KEY (resident, day)
+  PRIMARY KEY (resident, day),
+  CHECK ((held_at IS NULL) = (held_id IS NULL))
 );
-CREATE INDEX step_days_held ON step_days (held_at) WHERE held_at IS NOT NULL;
+CREATE INDEX step_days_held ON step_days (held_at, held_id) WHERE held_at IS NOT NULL;
 
 CREATE TABLE reports (
   id bytea PRIMARY KEY CHECK (octet_length(id) = 16),
@@ -123,15 +125,17 @@ CREATE TABLE reports (
 CREATE INDEX reports_by_resident ON reports (resident, reported_at);
 CREATE INDEX reports_waiting ON reports (reported_at) WHERE state = 'waiting';
 
--- A picture is known by keyed hashes of its bytes and of its pixels: the same one is refused.
-CREATE TABLE pictures (
+-- What was shown once is known again by keyed hashes, for ever: a picture by its bytes and by its
+-- pixels, a code by itself. All else goes with its resident.
+CREATE TABLE evidence (
   digest bytea PRIMARY KEY CHECK (octet_length(digest) = 32),
-  pixels bytea NOT NULL CHECK (octet_length(pixels) = 32),
+  pixels bytea UNIQUE CHECK (octet_length(pixels) = 32),
   report bytea REFERENCES reports,
   resident bytea REFERENCES residents,
   sealed bytea
 );
-CREATE UNIQUE INDEX pictures_by_pixels ON pictures (pixels);
+CREATE INDEX evidence_by_report ON evidence (report);
+CREATE INDEX evidence_by_resident ON evidence (resident);
 """
 
 _DISPUTES = """
@@ -259,7 +263,7 @@ CREATE TABLE arrival_delays (
 
 _TABLES = (
     "logins, login_codes, refresh_tokens, sign_outs, phones, privacy_acceptances,"
-    " binding_codes, binding_disputes, step_days, reports, pictures, appeals, messages,"
+    " binding_codes, binding_disputes, step_days, reports, evidence, appeals, messages,"
     " subscriptions, settings, challenges, challenge_members, rankings, friend_codes, friends,"
     " archives, farewells, arrival_delays"
 )
