@@ -25,6 +25,7 @@ from app.api import (
     registry,
     residents,
     sandbox,
+    settings,
 )
 from app.config import Config
 from app.wiring import Clock, utc_now, wire
@@ -100,6 +101,7 @@ def create_app(config: Config, clock: Clock = utc_now) -> Flask:
         oversight.blp,
         drafts.blp,
         backtests.blp,
+        settings.blp,
         public.blp,
         registry.blp,
         log.blp,
