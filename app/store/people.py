@@ -198,6 +198,9 @@ _FORGET = (
     "DELETE FROM openings o USING postings p"
     " WHERE p.account = :id AND p.account_kind <= 3 AND o.arrival = p.arrival",
     "DELETE FROM unclaimed u USING bindings b WHERE b.resident = :id AND u.subject = b.subject",
+    "DELETE FROM binding_codes c USING bindings b"
+    " WHERE b.resident = :id AND c.provider = b.provider AND c.subject = b.subject",
+    "DELETE FROM binding_disputes WHERE :id IN (claimant, holder)",
     "DELETE FROM bindings WHERE resident = :id",
     "DELETE FROM consents WHERE resident = :id",
     "DELETE FROM usage WHERE resident = :id",
