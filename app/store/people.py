@@ -209,7 +209,25 @@ _FORGET = (
     "DELETE FROM messages WHERE resident = :id",
     "DELETE FROM subscriptions WHERE resident = :id",
     "DELETE FROM appeals WHERE resident = :id",
-    "UPDATE residents SET wrapped_key = NULL, district = NULL, erased_at = :now WHERE id = :id",
+    "DELETE FROM logins WHERE resident = :id",
+    "DELETE FROM refresh_tokens WHERE resident = :id",
+    "DELETE FROM phones WHERE resident = :id",
+    "DELETE FROM privacy_acceptances WHERE resident = :id",
+    "DELETE FROM step_days WHERE resident = :id",
+    # what was shown once stays known by its keyed hash, but no longer who showed it
+    "UPDATE evidence SET report = NULL, resident = NULL, sealed = NULL WHERE resident = :id",
+    "DELETE FROM reports WHERE resident = :id",
+    "DELETE FROM challenge_members WHERE resident = :id",
+    "DELETE FROM rankings WHERE resident = :id",
+    "DELETE FROM friend_codes WHERE resident = :id",
+    "DELETE FROM friends WHERE :id IN (resident, friend)",
+    "DELETE FROM archives WHERE resident = :id",
+    "DELETE FROM farewells WHERE resident = :id",
+    "DELETE FROM answers WHERE scope = 'resident ' || encode(:id, 'hex')",
+    "UPDATE residents SET guardian = NULL WHERE guardian = :id",
+    "UPDATE residents SET wrapped_key = NULL, district = NULL, minor_until = NULL,"
+    " guardian = NULL, restricted_at = NULL, joined_at = coalesce(erased_at, :now),"
+    " erased_at = coalesce(erased_at, :now) WHERE id = :id",
 )
 
 
