@@ -10,7 +10,7 @@ from flask import Response, request
 
 from app import limits
 from app.api.wire import Blueprint, Digits, Pattern, answer, plain_text, stamp
-from app.flows import prove
+from app.flows import delays, prove
 from app.store import gauges
 from app.store.db import snapshot
 from app.wiring import wired
@@ -95,6 +95,32 @@ class BudgetsSchema(ma.Schema):
     items = ma.fields.List(ma.fields.Nested(BudgetSchema), required=True)
 
 
+class ProviderSchema(ma.Schema):
+    """How soon a provider reports what happened, over the last 30 days of receipt."""
+
+    code = ma.fields.String(required=True)
+    name = ma.fields.String(required=True)
+    acts = ma.fields.String(required=True, metadata={"description": "received in these days"})
+    median_s = ma.fields.Integer(
+        required=True,
+        allow_none=True,
+        metadata={"description": "half of them came within so many seconds of the act"},
+    )
+    p95_s = ma.fields.Integer(
+        required=True, allow_none=True, metadata={"description": "19 of 20 came within these"}
+    )
+    unclaimed_acts = ma.fields.String(
+        required=True, metadata={"description": "kept until somebody binds the identifier"}
+    )
+
+
+class ProvidersSchema(ma.Schema):
+    """All providers."""
+
+    days = ma.fields.Integer(required=True)
+    items = ma.fields.List(ma.fields.Nested(ProviderSchema), required=True)
+
+
 @blp.serve("GET", "/log/proof", gives={"type": "string"}, media="text/plain", query=EntryArgs)
 def get_proof(args: dict[str, Any]) -> Response:
     """存在证明 · That an entry is in the log: hashes and checkpoint only (c2sp.org/tlog-proof)."""
@@ -154,3 +180,26 @@ def budgets_shown() -> list[dict[str, str]]:
         }
         for one in figures
     ]
+
+
+@blp.serve("GET", "/providers", gives=ProvidersSchema)
+def get_providers() -> Response:
+    """到账时钟 · How soon each provider reports, and how much waits for its person.
+
+    Delays are counted in bins: a figure is at most a quarter too long, and never too short.
+    """
+    here = wired()
+    with here.engine.connect() as tx:
+        found = delays.clock(tx, here.clock())
+    items = [
+        {
+            "code": one.code,
+            "name": one.name,
+            "acts": str(one.acts),
+            "median_s": one.median_s,
+            "p95_s": one.p95_s,
+            "unclaimed_acts": str(one.unclaimed),
+        }
+        for one in found
+    ]
+    return answer({"days": delays.DAYS, "items": items})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -12,12 +13,15 @@ import orjson
 from sqlalchemy import Connection, Engine
 
 from app.config import CITY_ZONE
+from app.flows import delays
 from app.flows.credit import Credited, credit
 from app.flows.document import Document, DocumentError, read_document, rejection
 from app.store import batches
 from app.store.catalogue import Registry
 from app.store.db import transact
 from app.vault import Vault
+
+_NEW = frozenset({"accepted", "unclaimed"})
 
 
 class BatchIdReusedError(Exception):
@@ -44,7 +48,7 @@ def accept(engine: Engine, vault: Vault, registry: Registry, batch: Batch, now: 
     """
     digest = sha256(batch.body).digest()
 
-    def work(tx: Connection) -> bytes:
+    def work(tx: Connection) -> tuple[bytes, Counter[int]]:
         known = batches.claim(tx, batch.provider, batch.batch_id)
         if known is None:
             return _answer(tx, vault, registry, batch, digest, now)
@@ -53,14 +57,17 @@ def accept(engine: Engine, vault: Vault, registry: Registry, batch: Batch, now: 
                 f"batch {batch.batch_id} was answered before with other content;"
                 " give the new content a new batch_id"
             )
-        return known.receipt
+        return known.receipt, Counter()
 
-    return transact(engine, work)
+    receipt, late = transact(engine, work)
+    delays.record(engine, batch.provider, late, now)
+    return receipt
 
 
 def _answer(
     tx: Connection, vault: Vault, registry: Registry, batch: Batch, digest: bytes, now: datetime
-) -> bytes:
+) -> tuple[bytes, Counter[int]]:
+    """The receipt, and how late what came for the first time came."""
     documents: list[Document | dict[str, Any]] = []
     for raw in batch.activities:
         try:
@@ -79,7 +86,12 @@ def _answer(
         }
     )
     batches.store(tx, batch.provider, batch.batch_id, digest, receipt, now)
-    return receipt
+    fresh = (
+        raw["occurred_at"]
+        for raw, item in zip(batch.activities, credited.outcomes, strict=True)
+        if item["outcome"] in _NEW
+    )
+    return receipt, delays.count(fresh, now)
 
 
 def _counts(credited: Credited) -> dict[str, int]:
