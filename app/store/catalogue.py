@@ -170,3 +170,12 @@ class Registry:
             catalogue = Catalogue((Version.from_canonical(row.canonical) for row in rows), gone)
             held = self._held = len(rows) + len(gone), catalogue
         return held[1]
+
+    def edition(self, tx: Connection, scenario: str, number: int) -> Version:
+        """A published edition. It never changes, so one that is in memory needs no asking."""
+        held = self._held
+        if held is not None and scenario in held[1].scenarios:
+            editions = held[1].versions(scenario)
+            if number <= len(editions):
+                return editions[number - 1]
+        return self.current(tx).versions(scenario)[number - 1]

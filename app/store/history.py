@@ -84,7 +84,7 @@ def first_since(tx: Connection, at: str) -> int:
 
     Times rise with arrivals but for the moments between a request's clock and its commit.
     """
-    bounds = "SELECT coalesce(min(arrival), 0), coalesce(max(arrival), 0) + 1 FROM entries"
+    bounds = "SELECT coalesce(min(arrival), 0), coalesce(max(arrival), -1) + 1 FROM entries"
     low, high = tx.execute(text(bounds)).one()
     while low < high:
         middle = (low + high) // 2
