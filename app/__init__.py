@@ -42,6 +42,12 @@ stable `code`.
 """
 _SECURITY = {
     "resident": {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"},
+    "joiner": {
+        "type": "http",
+        "scheme": "bearer",
+        "bearerFormat": "JWT",
+        "description": "the join_token of a login",
+    },
     "admin": {"type": "http", "scheme": "bearer", "description": "a session's token"},
     "provider": {
         "type": "apiKey",

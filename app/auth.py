@@ -24,11 +24,10 @@ from binascii import Error as Base64Error
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from functools import lru_cache, wraps
-from typing import Any, Final, NamedTuple, ParamSpec, TypeVar
+from functools import wraps
+from typing import Final, NamedTuple, ParamSpec, TypeVar
 from urllib.parse import quote
 
-import jwt
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
@@ -40,16 +39,16 @@ from sqlalchemy import Engine
 from werkzeug.exceptions import RequestEntityTooLarge
 
 from app import limits
-from app.flows import login
+from app.flows import login, tokens
+from app.flows.sign_in import Guest
+from app.flows.tokens import Claims
 from app.store import admins, providers
+from app.vault import Vault
 from app.wiring import wired
 
 MAX_SKEW_S: Final = 300
 NONCE_KEPT: Final = timedelta(minutes=10)  # twice the skew: no older timestamp is fresh again
-ACCESS_TOKEN_S: Final = 1800
 
-_ISSUER = "puhui"
-_AUDIENCE = "puhui-residents"
 _SCHEMES = {"PUHUI-ED25519": "ed25519", "PUHUI-RSA-SHA256": "rsa-sha256"}
 _HEADER = re.compile(
     r'(PUHUI-[A-Z0-9-]{1,20}) key_id="([A-Za-z0-9._-]{1,64})",timestamp="([0-9]{1,12})",'
@@ -207,77 +206,63 @@ def signed(view: Callable[P, R]) -> Callable[P, R]:
     return guarded
 
 
-def issue_access_token(secret: bytes, resident: str, now: datetime) -> str:
-    """A resident's access token: JWT, HS256, good for 30 minutes."""
-    at = int(now.timestamp())
-    claims = {
-        "iss": _ISSUER,
-        "aud": _AUDIENCE,
-        "sub": resident,
-        "typ": "access",
-        "iat": at,
-        "exp": at + ACCESS_TOKEN_S,
-    }
-    return jwt.encode(claims, secret, algorithm="HS256")
+def read_access_token(vault: Vault, header: str | None, now: datetime) -> Claims:
+    """What a bearer's access token says; its subject is the resident (32 hex digits), who may have
+    signed out since. Raises AuthError."""
+    claims = _read_token(vault, "access", header)
+    if not claims.issued - MAX_SKEW_S <= now.timestamp() < claims.expires:
+        raise AuthError("TOKEN_EXPIRED", "the access token is past its 30 minutes")
+    return claims
 
 
-def read_access_token(secret: bytes, header: str | None, now: datetime) -> str:
-    """The resident (32 hex digits) a bearer token speaks for. Raises AuthError."""
+def _read_token(vault: Vault, kind: str, header: str | None) -> Claims:
     if not header:
-        raise AuthError("TOKEN_MISSING", "this address needs a bearer token")
+        raise AuthError("TOKEN_MISSING", f"this address needs a bearer token ({kind})")
     found = _TOKEN.fullmatch(header)
     if not found:
-        raise AuthError("TOKEN_INVALID", "Authorization must read: Bearer <access token>")
-    try:
-        speaks_for, issued, expires = _claims(secret, found[1])
-    except (jwt.PyJWTError, ValueError):
-        raise AuthError("TOKEN_INVALID", "the access token is not one of ours") from None
-    if not issued - MAX_SKEW_S <= now.timestamp() < expires:
-        raise AuthError("TOKEN_EXPIRED", "the access token is past its 30 minutes")
-    return speaks_for
-
-
-@lru_cache(maxsize=4096)
-def _claims(secret: bytes, token: str) -> tuple[str, int, int]:
-    """(sub, iat, exp) of a token that we signed. Raises PyJWTError or ValueError.
-
-    A resident sends the same token for half an hour; whether it is ours never changes, so that is
-    found out once. Whether it is still good is the caller's to ask, by the clock the rest uses.
-    """
-    claims: dict[str, Any] = jwt.decode(
-        token,
-        secret,
-        algorithms=["HS256"],
-        audience=_AUDIENCE,
-        issuer=_ISSUER,
-        options={
-            "require": ["iss", "aud", "exp", "iat", "sub", "typ"],
-            "verify_exp": False,
-            "verify_iat": False,
-        },
-    )
-    issued, expires = claims["iat"], claims["exp"]
-    if (
-        claims["typ"] != "access"
-        or type(issued) is not int
-        or type(expires) is not int
-        or not 0 < expires - issued <= ACCESS_TOKEN_S
-        or not re.fullmatch(r"[0-9a-f]{32}", claims["sub"])
-    ):
-        raise ValueError("claims")
-    return claims["sub"], issued, expires
+        raise AuthError("TOKEN_INVALID", f"Authorization must read: Bearer <{kind} token>")
+    claims = tokens.read(vault.token, kind, found[1])
+    if claims is None and vault.old_token is not None:
+        key, ended = vault.old_token
+        claims = tokens.read(key, kind, found[1])
+        if claims is not None and claims.issued > ended:
+            claims = None  # by somebody who has the old key and no business with it
+    if claims is None:
+        raise AuthError("TOKEN_INVALID", f"the {kind} token is not one of ours")
+    return claims
 
 
 def resident(view: Callable[P, R]) -> Callable[P, R]:
-    """Let only residents in; `g.resident` is then the account of the one who asks."""
+    """Let only residents in; `g.resident` is then the account of the one who asks, and `g.sign_in`
+    names the sign-in (empty for a token of the sandbox)."""
 
     @wraps(view)
     def guarded(*args: P.args, **kwargs: P.kwargs) -> R:
         here = wired()
         header = request.headers.get("Authorization")
-        g.resident = read_access_token(here.vault.token, header, here.clock())
+        claims = read_access_token(here.vault, header, here.clock())
+        if here.sign_outs.ended(here.engine, claims.subject, claims.sid, claims.issued):
+            raise AuthError("TOKEN_REVOKED", "this sign-in has ended; log in again")
+        g.resident, g.sign_in = claims.subject, claims.sid
         g.caller = f"resident {g.resident}"
         limits.spend(limits.RESIDENT, g.resident)
+        return view(*args, **kwargs)
+
+    return guarded
+
+
+def joiner(view: Callable[P, R]) -> Callable[P, R]:
+    """Let only those in whom WeChat vouched for and who may join; `g.guest` is then who asks."""
+
+    @wraps(view)
+    def guarded(*args: P.args, **kwargs: P.kwargs) -> R:
+        here = wired()
+        claims = _read_token(here.vault, "join", request.headers.get("Authorization"))
+        if not claims.issued - MAX_SKEW_S <= here.clock().timestamp() < claims.expires:
+            raise AuthError("TOKEN_EXPIRED", "the join token is past its 15 minutes; log in again")
+        g.guest = Guest(bytes.fromhex(claims.subject), bytes.fromhex(claims.sid))
+        g.caller = f"guest {claims.subject}"
+        limits.spend(limits.RESIDENT, claims.subject)
         return view(*args, **kwargs)
 
     return guarded

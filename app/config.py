@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
 CITY_ZONE = ZoneInfo("Asia/Shanghai")  # every business date in the product is a day of this zone
+WECHAT_BASE = "https://api.weixin.qq.com"
 NOTICE_DAYS = 7  # between publishing a rule and its first day; our own choice, no source names one
 
 
@@ -40,6 +41,7 @@ class Config:
     that lives outside the database and catches a restored backup. `proxies` is how many reverse
     proxies of ours stand in front: that many X-Forwarded-For values are believed, from the right.
     `notice_days` is how many whole days lie between publishing a scenario version and its first.
+    `wechat_app_id` and `wechat_secret` are the mini-program's; without them nobody can log in.
     """
 
     mode: Mode
@@ -52,6 +54,9 @@ class Config:
     redis_url: str | None
     proxies: int = 0
     notice_days: int = NOTICE_DAYS
+    wechat_base: str = WECHAT_BASE
+    wechat_app_id: str = ""
+    wechat_secret: str = field(default="", repr=False)
 
     @property
     def sandbox(self) -> bool:
@@ -77,6 +82,8 @@ def read_config(environ: Mapping[str, str]) -> Config:
         for name in ("DATABASE_URL", "REDIS_URL", "PUHUI_LOG_ORIGIN", "PUHUI_KEYS"):
             if not environ.get(name):
                 raise ConfigError(f"{name} is not set; production needs it and has no default")
+    if bool(environ.get("WECHAT_APP_ID")) != bool(environ.get("WECHAT_APP_SECRET")):
+        raise ConfigError("WECHAT_APP_ID and WECHAT_APP_SECRET belong together; set both or none")
     return Config(
         mode=mode,
         data_dir=data_dir,
@@ -88,6 +95,9 @@ def read_config(environ: Mapping[str, str]) -> Config:
         redis_url=redis_url,
         proxies=_number(environ, "PUHUI_PROXIES", 0, 9, "the number of proxies"),
         notice_days=_number(environ, "PUHUI_NOTICE_DAYS", NOTICE_DAYS, 365, "whole days of notice"),
+        wechat_base=environ.get("WECHAT_API_BASE", WECHAT_BASE).rstrip("/"),
+        wechat_app_id=environ.get("WECHAT_APP_ID", ""),
+        wechat_secret=environ.get("WECHAT_APP_SECRET", ""),
     )
 
 

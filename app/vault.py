@@ -3,7 +3,8 @@
 Four 32-byte secrets lie as hex beside the log keys in one folder, each for one purpose; they come
 from files, never from the database and never from a default:
 
-- `token.key` signs access tokens;
+- `token.key` signs access tokens; beside a new one, the key before may lie as `token.old.key`:
+  what it signed before the new file came is still good, which is over half an hour later;
 - `ids.key` turns (scope, idempotency key) into an entry id, so that the ledger shows no request
   number of anybody's and the same request can only ever be one entry;
 - `subjects.key` turns a rider's or customer's number into the keyed hash under which it is bound;
@@ -48,6 +49,7 @@ class Vault:
     ids: bytes
     subjects: bytes
     vault: bytes
+    old_token: tuple[bytes, int] | None = None  # the key before, and when it signed its last
 
     def entry_id(self, scope: str, key: str) -> str:
         """32 hex digits: the id of the one entry that (scope, key) may ever become."""
@@ -146,9 +148,15 @@ def open_vault(folder: Path) -> Vault:
     if not found:
         raise ConfigError(f"no log-*.key in {folder}; make keys with `puhui keys init`")
     return Vault(
-        KeyRing.parse(*(path.read_text().strip() for path in found)),
-        *(_read(folder / f"{name}.key") for name in _NAMES),
+        ring=KeyRing.parse(*(path.read_text().strip() for path in found)),
+        **{name: _read(folder / f"{name}.key") for name in _NAMES},
+        old_token=_old_token(folder),
     )
+
+
+def _old_token(folder: Path) -> tuple[bytes, int] | None:
+    old = folder / "token.old.key"
+    return (_read(old), int((folder / "token.key").stat().st_mtime)) if old.exists() else None
 
 
 def _read(path: Path) -> bytes:

@@ -16,8 +16,11 @@ from app.config import Config, ConfigError
 from app.flows.process import collect_seldom
 from app.store import embedded
 from app.store.catalogue import Registry
+from app.store.days import Days
 from app.store.db import db
+from app.store.logins import SignOuts
 from app.vault import Vault, open_vault
+from app.wechat import WeChat, connect
 
 Clock = Callable[[], datetime]
 
@@ -26,13 +29,17 @@ _REDIS_TIMEOUT_S = 2
 
 @dataclass(frozen=True, slots=True)
 class Wired:
-    """The parts: settings, database engine, secrets, Redis, the published catalogue, the clock."""
+    """The parts: settings, database engine, secrets, Redis, the published catalogue, where days
+    lie, who signed out, the line to WeChat, the clock."""
 
     config: Config
     engine: Engine
     vault: Vault
     redis: redis.Redis
     registry: Registry
+    days: Days
+    sign_outs: SignOuts
+    wechat: WeChat
     clock: Clock
 
 
@@ -60,18 +67,22 @@ def wire(app: Flask, config: Config, clock: Clock = utc_now) -> Wired:
     db.init_app(app)
     with app.app_context():
         engine = db.engine
+    shared = redis.Redis.from_url(
+        config.redis_url,
+        protocol=3,
+        socket_timeout=_REDIS_TIMEOUT_S,
+        socket_connect_timeout=_REDIS_TIMEOUT_S,
+        retry=Retry(NoBackoff(), 0),  # limits have their own answer to a Redis that is away
+    )
     parts = Wired(
         config=config,
         engine=engine,
         vault=open_vault(config.keys_dir),
-        redis=redis.Redis.from_url(
-            config.redis_url,
-            protocol=3,
-            socket_timeout=_REDIS_TIMEOUT_S,
-            socket_connect_timeout=_REDIS_TIMEOUT_S,
-            retry=Retry(NoBackoff(), 0),  # limits have their own answer to a Redis that is away
-        ),
+        redis=shared,
         registry=Registry(),
+        days=Days(),
+        sign_outs=SignOuts(),
+        wechat=connect(config, shared),
         clock=clock,
     )
     app.extensions["puhui"] = parts

@@ -13,8 +13,8 @@ from statistics import median
 
 import httpx
 
-from app.auth import issue_access_token
 from app.cli.local import environment, running
+from app.flows.tokens import issue_access_token
 from bench.load import get, rate
 from bench.stage import Result, Stage
 

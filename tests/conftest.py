@@ -15,6 +15,7 @@ import psycopg
 import pytest
 from sqlalchemy import Engine, create_engine
 
+from app.cli import stand_in
 from app.config import Config, Mode
 from app.flows.budget import fund_budget
 from app.flows.publish import publish
@@ -60,7 +61,21 @@ class City:
 
 
 @pytest.fixture(scope="session")
-def servers(tmp_path_factory: pytest.TempPathFactory) -> Config:
+def wechat_server() -> Iterator[stand_in.Server]:
+    """This process's stand-in for WeChat's servers."""
+    with stand_in.standing(stand_in.StandIn()) as server:
+        yield server
+
+
+@pytest.fixture
+def wechat(wechat_server: stand_in.Server, empty: City) -> stand_in.StandIn:
+    """WeChat as nobody has used it yet, by the test's clock."""
+    wechat_server.stand_in = stand_in.StandIn(clock=empty.clock)
+    return wechat_server.stand_in
+
+
+@pytest.fixture(scope="session")
+def servers(tmp_path_factory: pytest.TempPathFactory, wechat_server: stand_in.Server) -> Config:
     """The run's servers, shared by all test processes; `database_url` names the template."""
     root = tmp_path_factory.getbasetemp()
     if os.environ.get("PYTEST_XDIST_WORKER"):
@@ -82,6 +97,9 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Config:
         database_url=url,
         owner_url=owner,
         redis_url=redis_url,
+        wechat_base=wechat_server.url,
+        wechat_app_id=wechat_server.stand_in.app_id,
+        wechat_secret=wechat_server.stand_in.secret,
     )
 
 

@@ -8,8 +8,8 @@ import marshmallow as ma
 from flask import Response
 
 from app.api.wire import Blueprint, Pattern, answer
-from app.auth import ACCESS_TOKEN_S, issue_access_token
 from app.errors import Problem
+from app.flows.tokens import ACCESS_S, issue_access_token
 from app.store import statements
 from app.wiring import wired
 
@@ -61,4 +61,4 @@ def post_login(args: dict[str, Any]) -> Response:
         if statements.wrapped_key(tx, args["resident"]) is None:
             raise Problem("NOT_FOUND", "there is no such resident")
     token = issue_access_token(here.vault.token, args["resident"], here.clock())
-    return answer({"access_token": token, "token_type": "Bearer", "expires_in": ACCESS_TOKEN_S})
+    return answer({"access_token": token, "token_type": "Bearer", "expires_in": ACCESS_S})

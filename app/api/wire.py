@@ -197,7 +197,11 @@ def _fields(inner: Any) -> dict[str, Any]:
 
 
 View = Callable[..., Response]
-_SCHEMES: dict[object, str] = {auth.signed: "provider", auth.resident: "resident"}
+_SCHEMES: dict[object, str] = {
+    auth.signed: "provider",
+    auth.resident: "resident",
+    auth.joiner: "joiner",
+}
 _KEY = "[A-Za-z0-9._-]{8,64}"
 _HEADERS = {
     "Idempotency-Key": {

@@ -22,6 +22,7 @@ import click
 import httpx
 from sqlalchemy import create_engine
 
+from app.cli import stand_in
 from app.config import Config, ConfigError
 from app.flows.process import end_with_parent
 from app.flows.publish import publish
@@ -68,6 +69,9 @@ def environment(config: Config) -> dict[str, str]:
         "PUHUI_LOG_ORIGIN": config.log_origin,
         "PUHUI_PROXIES": str(config.proxies),
         "PUHUI_NOTICE_DAYS": str(config.notice_days),
+        "WECHAT_API_BASE": config.wechat_base,
+        "WECHAT_APP_ID": config.wechat_app_id,
+        "WECHAT_APP_SECRET": config.wechat_secret,
         "DATABASE_URL": config.database_url,
         "DATABASE_OWNER_URL": config.owner_url,
         "REDIS_URL": config.redis_url,
@@ -113,6 +117,7 @@ def started(
     ]  # fmt: skip
     commands = [web, [sys.executable, "-m", "app.cli", "worker"]] if worker else [web]
     with ExitStack() as stack:
+        config = stack.enter_context(stand_in.beside(config))
         server = Server(
             f"http://{f'[{host}]' if ':' in host else host}:{port}",
             tuple(stack.enter_context(_child(command, config, log)) for command in commands),

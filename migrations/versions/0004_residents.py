@@ -38,11 +38,13 @@ CREATE TABLE refresh_tokens (
 CREATE INDEX refresh_tokens_by_family ON refresh_tokens (family);
 CREATE INDEX refresh_tokens_by_resident ON refresh_tokens (resident);
 
--- Whose access tokens, issued before this, are no longer good. Every process reads it often.
+-- Whose access tokens, issued before this, are no longer good: a resident's, or one family's.
+-- Every process reads it often.
 CREATE TABLE sign_outs (
-  resident bytea PRIMARY KEY,
+  bearer bytea PRIMARY KEY CHECK (octet_length(bearer) = 16),
   at timestamptz NOT NULL
 );
+CREATE INDEX sign_outs_by_age ON sign_outs (at);
 
 CREATE TABLE phones (
   resident bytea PRIMARY KEY REFERENCES residents,
@@ -143,20 +145,22 @@ CREATE TABLE appeals (
   id bytea PRIMARY KEY CHECK (octet_length(id) = 16),
   resident bytea NOT NULL REFERENCES residents,
   about text NOT NULL CHECK (about IN ('entry', 'missing', 'rejection', 'correction')),
-  entry_id bytea,
+  thing bytea NOT NULL CHECK (octet_length(thing) = 16),
   sealed bytea NOT NULL,
   state text NOT NULL CHECK (
     state IN ('open', 'asked', 'granted', 'granted_in_time', 'refused', 'withdrawn')
   ),
   opened_at timestamptz NOT NULL,
   due_at timestamptz NOT NULL,
+  asked_at timestamptz,
   decided_at timestamptz,
   decided_by text,
-  outcome bytea,
   points bigint NOT NULL DEFAULT 0 CHECK (points >= 0)
 );
-CREATE INDEX appeals_by_resident ON appeals (resident, opened_at);
-CREATE INDEX appeals_due ON appeals (due_at) WHERE state IN ('open', 'asked');
+CREATE INDEX appeals_by_resident ON appeals (resident, opened_at, id);
+CREATE INDEX appeals_by_due ON appeals (state, due_at, id);
+-- One thing is disputed once at a time.
+CREATE UNIQUE INDEX appeals_under_way ON appeals (resident, thing) WHERE state IN ('open', 'asked');
 
 CREATE TABLE messages (
   id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,

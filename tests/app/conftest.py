@@ -18,9 +18,10 @@ from sqlalchemy import text
 from werkzeug.test import TestResponse
 
 from app import create_app
-from app.auth import Received, issue_access_token, sign
+from app.auth import Received, sign
 from app.flows.enroll import enroll
 from app.flows.login import hash_token
+from app.flows.tokens import issue_access_token
 from app.store import admins, providers
 
 _SPKI = PublicFormat.SubjectPublicKeyInfo

@@ -16,12 +16,12 @@ from app.auth import (
     AuthError,
     Received,
     canonical_request,
-    issue_access_token,
     parse_signature,
     read_access_token,
     sign,
     verify_request,
 )
+from app.flows.tokens import issue_access_token
 from app.store import providers
 
 PATH = "/api/v1/activities/unclaimed"
@@ -189,11 +189,11 @@ def test_parsing_gives_back_what_was_signed(provider):
 
 
 def test_a_token_speaks_for_its_resident_for_thirty_minutes(city):
-    secret, now = city.vault.token, city.clock()
-    header = f"Bearer {issue_access_token(secret, ME, now)}"
-    assert read_access_token(secret, header, now + timedelta(minutes=29)) == ME
+    vault, now = city.vault, city.clock()
+    header = f"Bearer {issue_access_token(vault.token, ME, now)}"
+    assert read_access_token(vault, header, now + timedelta(minutes=29)).subject == ME
     with pytest.raises(AuthError) as refusal:
-        read_access_token(secret, header, now + timedelta(minutes=30))
+        read_access_token(vault, header, now + timedelta(minutes=30))
     assert refusal.value.code == "TOKEN_EXPIRED"
 
 
@@ -211,6 +211,8 @@ GOOD = {"iss": "puhui", "aud": "puhui-residents", "sub": ME, "typ": "access"}
         {"exp": 10**11},
         {"iat": "1"},
         {"exp": True},
+        {"sid": "x"},
+        {"sid": 7},
     ],
 )
 def test_a_token_with_another_claim_is_no_token(city, change):
@@ -219,7 +221,7 @@ def test_a_token_with_another_claim_is_no_token(city, change):
     claims = {name: value for name, value in claims.items() if value is not None}
     token = jwt.encode(claims, city.vault.token, algorithm="HS256")
     with pytest.raises(AuthError) as refusal:
-        read_access_token(city.vault.token, f"Bearer {token}", city.clock())
+        read_access_token(city.vault, f"Bearer {token}", city.clock())
     assert refusal.value.code == "TOKEN_INVALID"
 
 

@@ -9,8 +9,8 @@ from hashlib import sha256
 import pytest
 
 from app.api import answers
-from app.auth import issue_access_token
 from app.flows.enroll import enroll
+from app.flows.tokens import issue_access_token
 from ledger import proof
 from ledger.proof import Receipt
 

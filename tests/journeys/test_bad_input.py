@@ -19,11 +19,11 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.rsa import generate_private_key
 from sqlalchemy import text
 
-from app.auth import issue_access_token
 from app.cli.local import running
 from app.config import Mode
 from app.errors import PROBLEMS
 from app.flows.budget import fund_budget
+from app.flows.tokens import issue_access_token
 from app.store import providers
 from app.wiring import utc_now
 
