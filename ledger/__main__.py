@@ -1,4 +1,5 @@
-"""``python -m ledger DIR`` audits an export; ``python -m ledger receipt FILE`` checks a receipt.
+"""``python -m ledger DIR`` audits an export; ``python -m ledger receipt FILE`` checks a receipt,
+``python -m ledger archive FILE`` the archive of all that a city holds about one person.
 
 Exit code 0: everything held. 1: something did not, and the last line says what. 2: usage.
 """
@@ -7,8 +8,9 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from zipfile import BadZipFile, ZipFile
 
-from ledger import proof
+from ledger import archive, proof
 from ledger.audit import Report, audit
 from ledger.encoding import commit, parse
 from ledger.entries import Entry, Kind
@@ -26,6 +28,8 @@ def main(arguments: Sequence[str]) -> int:
     """Run the command of these arguments; the exit code."""
     if arguments[:1] == ["receipt"]:
         return _receipt(arguments[1:])
+    if arguments[:1] == ["archive"]:
+        return _archive(arguments[1:])
     return _audit(arguments)
 
 
@@ -102,6 +106,30 @@ def _receipt(arguments: Sequence[str]) -> int:
         _say(f"{error.code} {error}")
         return 1
     _say(*lines)
+    return 0
+
+
+def _archive(arguments: Sequence[str]) -> int:
+    parser = argparse.ArgumentParser(prog="python -m ledger archive")
+    parser.add_argument("file", type=Path, metavar="FILE")
+    parser.add_argument("--vkey", required=True, metavar="FILE_OR_KEY")
+    options = parser.parse_args(arguments)
+    trusted = _keys(parser, options.vkey)
+    try:
+        with ZipFile(options.file) as packed:
+            files = {name: packed.read(name) for name in packed.namelist()}
+        manifest, receipts = archive.verify(files, trusted)
+    except (OSError, BadZipFile) as error:
+        _say(f"UNREADABLE {options.file}: {error}.")
+        return 1
+    except LedgerError as error:
+        _say(f"{error.code} {error}")
+        return 1
+    _say(
+        f"Archive of resident:{manifest.resident}, made at {manifest.at}.",
+        f"{len(manifest.digests)} files are as {trusted[0].name} signed them,"
+        f" {receipts} receipts among them hold.",
+    )
     return 0
 
 
