@@ -22,7 +22,7 @@ from app.cli.tally import Tally
 from app.cli.tryout import provider_key
 from app.config import Config
 from app.flows.budget import fund_budget
-from app.flows.enroll import join
+from app.flows.enroll import connect, join
 from app.store import budgets, people, providers
 from app.vault import Vault
 from app.wiring import utc_now
@@ -82,9 +82,13 @@ def settle_in(engine: Engine, vault: Vault, city: SampleCity, crowd: Sequence[Pe
             if person.number not in tokens:
                 tokens[person.number] = join(tx, vault, person.district, now)
                 joined += 1
-        for (number, provider), subject in bonds.items():
-            if subject not in known:
-                people.bind(tx, subject, tokens[number], provider, now)
+        for provider in PROVIDERS:
+            fresh = {
+                subject: tokens[number]
+                for (number, code), subject in bonds.items()
+                if code == provider and subject not in known
+            }
+            connect(tx, provider, fresh, city.reported_by(provider), now)
     return joined
 
 

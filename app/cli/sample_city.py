@@ -111,6 +111,16 @@ class SampleCity:
             activities.sort(key=lambda one: str(one["occurred_at"]))
         return reports
 
+    def reported_by(self, provider: str) -> dict[str, Version]:
+        """Every behaviour that a provider may report of its customers."""
+        newest = {name: self.catalogue.versions(name)[-1] for name in self.catalogue.scenarios}
+        return {
+            name: version
+            for name, version in newest.items()
+            if version.enabled
+            and (_habit(version)[0] == provider or (version.act and provider == _SECOND_APP))
+        }
+
     def _person(self, number: int) -> Person:
         rng = Random(f"{self.seed}/{number}")  # noqa: S311
         district = rng.choices(list(_DISTRICTS), list(_DISTRICTS.values()))[0]
@@ -125,7 +135,7 @@ class SampleCity:
                     version.group.name, rng.choice(self._open(version.group.members))
                 )
             if version.enabled and has_it:
-                provider, monthly = _REPORTS.get(scenario) or _REPORTS[version.area]
+                provider, monthly = _habit(version)
                 habits.append(Habit(version, provider, zeal * monthly / _MONTH))
         return Person(number, district, tuple(habits))
 
@@ -156,6 +166,10 @@ class SampleCity:
             "occurred_at": moment.isoformat(),
             "quantities": {one.name: _quantity(rng, one) for one in habit.version.inputs},
         }
+
+
+def _habit(version: Version) -> tuple[str, float]:
+    return _REPORTS.get(version.scenario) or _REPORTS[version.area]
 
 
 def _quantity(rng: Random, one: Input) -> str:

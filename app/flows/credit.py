@@ -54,11 +54,13 @@ from scenarios import (
 )
 
 _REUSED = "this id was used for another activity; send a correction, or use a new id"
-_NOBODY = people.Member("", b"", False)
+_NOBODY = people.Member("", b"", frozenset(), False)
 _SAME_ACT = (
     "another provider reported the same act: it began at nearly the same time and not at another"
     " place; nothing is lost, since it counts once"
 )
+_NO_CONSENT = "the resident has not consented to reports of this scenario from this provider"
+_RESTRICTED = "the resident has restricted the processing of personal data; nothing is credited"
 _NOTHING = Claimed(0, 0, None, (), {})
 
 
@@ -161,7 +163,8 @@ def _resolve(
     """Stage 3. What nobody is bound to is kept until somebody is."""
     subjects = {item.document.subject for item in items}
     subjects.update(document.subject for _, document, _ in refused)
-    members = people.resolve_and_lock(tx, provider, list(subjects)) if subjects else {}
+    scenarios = {item.version.scenario for item in items}
+    members = people.resolve_and_lock(tx, list(subjects), scenarios) if subjects else {}
     for position, document, error in refused:
         if owner := members.get(document.subject):
             told = bytes.fromhex(owner.resident), position, document.id, error.code, error.detail
@@ -171,10 +174,10 @@ def _resolve(
         item.who = members.get(item.document.subject, _NOBODY)
         if item.who is _NOBODY:
             unbound.append(item)
-        elif not item.who.consented:
-            _refuse(
-                result, item, "CONSENT_MISSING", "the resident has not consented to this source"
-            )
+        elif item.version.scenario not in item.who.consented:
+            _refuse(result, item, "CONSENT_MISSING", _NO_CONSENT)
+        elif item.who.restricted:
+            _refuse(result, item, "PROCESSING_RESTRICTED", _RESTRICTED)
         else:
             known.append(item)
     if unbound:
@@ -336,7 +339,7 @@ def _seal_openings(vault: Vault, items: list[_Item]) -> None:
     keys: dict[str, bytes] = {}
     salts = os.urandom(SALT_BYTES * len(items))
     for place, item in enumerate(items):
-        resident, wrapped, _ = item.who
+        resident, wrapped = item.who.resident, item.who.wrapped_key
         if resident not in keys:
             keys[resident] = vault.subject_key(resident, wrapped)
         salt = salts[place * SALT_BYTES : (place + 1) * SALT_BYTES]

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from secrets import token_hex
 
 import orjson
 from sqlalchemy import Connection, Engine
 
+from app.flows.consent import open_scenarios, text_digest
 from app.flows.credit import credit
 from app.flows.document import Document
-from app.store import batches, people
+from app.store import batches, consents, people
 from app.store.catalogue import Registry
 from app.store.db import transact
 from app.vault import Vault, unseal
+from scenarios import Version
 
 _PAGE = 1000  # people a round
 
@@ -26,6 +28,20 @@ def join(tx: Connection, vault: Vault, district: str, now: datetime) -> str:
     return resident
 
 
+def connect(
+    tx: Connection,
+    provider: str,
+    bonds: Mapping[bytes, str],
+    versions: Mapping[str, Version],
+    now: datetime,
+) -> None:
+    """Bind hashed identifiers to residents who consent to what these editions say."""
+    people.bind(tx, provider, bonds, now)
+    texts = {scenario: text_digest(version) for scenario, version in versions.items()}
+    residents = [bytes.fromhex(resident) for resident in set(bonds.values())]
+    consents.give(tx, provider, residents, texts, now)
+
+
 def enroll(
     engine: Engine,
     vault: Vault,
@@ -35,19 +51,22 @@ def enroll(
     district: str,
     now: datetime,
 ) -> dict[str, str]:
-    """Make a consenting resident for each identifier that has none; return everybody's token.
+    """Make a resident for each identifier that has none, consenting to every scenario that takes
+    activities; return everybody's token.
 
     For demo and test mode, where nobody can be asked.
     """
     hashed = {vault.subject(provider, subject): subject for subject in subjects}
     with engine.begin() as tx:
         known = people.bound_to(tx, list(hashed))
-        for subject in hashed:
-            if subject not in known:
-                known[subject] = join(tx, vault, district, now)
-                people.bind(tx, subject, known[subject], provider, now)
-                claim(tx, vault, registry, provider, subject, now)
-    return {hashed[subject]: resident for subject, resident in known.items()}
+        bonds = {
+            subject: join(tx, vault, district, now) for subject in hashed if subject not in known
+        }
+        connect(tx, provider, bonds, open_scenarios(registry.current(tx), now), now)
+        for subject in bonds:
+            claim(tx, vault, registry, provider, subject, now)
+    known |= bonds
+    return {subject: known[digest] for digest, subject in hashed.items()}
 
 
 def claim(
@@ -58,21 +77,33 @@ def claim(
     subject: bytes,
     now: datetime,
 ) -> int:
-    """Credit what a provider reported for this identifier before it was bound, in time order."""
-    documents = []
-    for item in batches.take_unclaimed(tx, provider, subject):
-        content = orjson.loads(unseal(vault.vault, item.sealed, subject))
-        scenario, occurred_at, quantities, place = content
-        identifier = item.activity_id
-        documents.append(
-            Document(identifier, subject, scenario, occurred_at, quantities, identifier, place)
-        )
-    documents.sort(key=lambda document: datetime.fromisoformat(document.occurred_at))
+    """Credit what a provider reported for this identifier before it was bound, in time order.
+
+    What the resident has not consented to goes on waiting. Returns how many acts were judged.
+    """
+    waiting = [_waiting(vault, subject, item) for item in batches.unclaimed(tx, provider, subject)]
+    scenarios = {document.scenario for document in waiting}
+    member = people.resolve_and_lock(tx, [subject], scenarios).get(subject) if waiting else None
+    if member is None or member.restricted:
+        return 0
+    rest = [(one.id, one.scenario) for one in waiting if one.scenario not in member.consented]
+    documents = [one for one in waiting if one.scenario in member.consented]
+    if rest:
+        batches.await_consent(tx, provider, rest)
     if documents:
+        batches.take_unclaimed(tx, provider, [document.id for document in documents])
+        documents.sort(key=lambda document: datetime.fromisoformat(document.occurred_at))
         credited = credit(tx, vault, registry.current(tx), provider, documents, now)
         label = f"binding-{subject[:8].hex()}"  # in place of the batches it came in
         batches.put_rejections(tx, provider, label, credited.rejected, now)
     return len(documents)
+
+
+def _waiting(vault: Vault, subject: bytes, item: batches.Unclaimed) -> Document:
+    content = orjson.loads(unseal(vault.vault, item.sealed, subject))
+    scenario, occurred_at, quantities, place = content
+    name = item.activity_id
+    return Document(name, subject, scenario, occurred_at, quantities, name, place)
 
 
 def claim_stragglers(engine: Engine, vault: Vault, registry: Registry, now: datetime) -> int:

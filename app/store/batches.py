@@ -156,27 +156,59 @@ def drop_unclaimed(tx: Connection, provider: str, activity_id: str) -> bool:
 
 
 def claimable(tx: Connection, limit: int) -> list[tuple[str, bytes]]:
-    """(provider, subject) of acts that are kept although somebody is bound to their subject."""
+    """(provider, subject) of acts that are kept although somebody is bound to their subject, and
+    for all we know without opening them consents to their scenario."""
     rows = tx.execute(
         text(
             "SELECT DISTINCT u.provider, u.subject FROM unclaimed u"
-            " JOIN bindings b ON b.subject = u.subject LIMIT :limit"
+            " JOIN bindings b ON b.subject = u.subject"
+            " JOIN consent_sets c ON c.id = b.consent_set"
+            " JOIN residents r ON r.id = b.resident AND r.restricted_at IS NULL"
+            " WHERE u.scenario IS NULL OR u.scenario = ANY(c.scenarios) LIMIT :limit"
         ),
         {"limit": limit},
     )
     return [(row.provider, row.subject) for row in rows]
 
 
-def take_unclaimed(tx: Connection, provider: str, subject: bytes) -> list[Unclaimed]:
-    """Remove and return what waited for this identifier."""
+def unclaimed(tx: Connection, provider: str, subject: bytes) -> list[Unclaimed]:
+    """What waits for this identifier, locked."""
     rows = tx.execute(
         text(
-            "DELETE FROM unclaimed WHERE provider = :provider AND subject = :subject"
-            " RETURNING activity_id, sealed, received_at"
+            "SELECT activity_id, sealed, received_at FROM unclaimed"
+            " WHERE provider = :provider AND subject = :subject ORDER BY activity_id FOR UPDATE"
         ),
         {"provider": provider, "subject": subject},
     )
     return [Unclaimed(*row) for row in rows]
+
+
+def take_unclaimed(tx: Connection, provider: str, ids: Sequence[str]) -> None:
+    """Remove acts that are credited now."""
+    tx.execute(
+        text(
+            "DELETE FROM unclaimed"
+            " WHERE provider = :provider AND activity_id = ANY(CAST(:ids AS text[]))"
+        ),
+        {"provider": provider, "ids": text_array(ids)},
+    )
+
+
+def await_consent(tx: Connection, provider: str, acts: Sequence[tuple[str, str]]) -> None:
+    """Note of each (activity id, scenario) that it waits for the consent of somebody bound."""
+    tx.execute(
+        text(
+            "UPDATE unclaimed u SET scenario = a.scenario"
+            " FROM unnest(CAST(:ids AS text[]), CAST(:scenarios AS text[])) AS a (id, scenario)"
+            " WHERE u.provider = :provider AND u.activity_id = a.id"
+            " AND u.scenario IS DISTINCT FROM a.scenario"
+        ),
+        {
+            "provider": provider,
+            "ids": text_array(name for name, _ in acts),
+            "scenarios": text_array(scenario for _, scenario in acts),
+        },
+    )
 
 
 def unclaimed_page(

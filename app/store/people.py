@@ -1,24 +1,27 @@
-"""Residents, what binds them to providers' identifiers, their consents, openings and counters."""
+"""Residents, what binds them to providers' identifiers, their openings and counters."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import NamedTuple
 
 from sqlalchemy import Connection, text
 
-from app.store.db import bytea_array, copy_in
+from app.store import consents
+from app.store.db import bytea_array, copy_in, int_array, text_array
 from ledger.accounts import AccountKind, Asset
 from ledger.entries import Entry
 
 
 class Member(NamedTuple):
-    """A resident as intake needs one: account token, wrapped key, and whether this source may."""
+    """A resident as intake needs one: account token, wrapped key, the scenarios that this source
+    may report (of those asked about), and whether the resident has restricted all processing."""
 
     resident: str
     wrapped_key: bytes
-    consented: bool
+    consented: frozenset[str]
+    restricted: bool
 
 
 _ASSETS = {asset.code: asset for asset in Asset}
@@ -35,35 +38,28 @@ def join(tx: Connection, resident: str, wrapped_key: bytes, district: str, now: 
     )
 
 
-def bind(tx: Connection, subject: bytes, resident: str, provider: str, now: datetime) -> bool:
-    """Tie a provider's hashed identifier to a resident, with consent to that source.
+_BIND = text("""
+INSERT INTO bindings (subject, resident, provider, bound_at)
+SELECT b.*, :provider, :now
+FROM unnest(CAST(:subjects AS bytea[]), CAST(:residents AS bytea[])) AS b
+ON CONFLICT DO NOTHING RETURNING subject""")
 
-    Returns False if the identifier is bound already (to this or another resident).
+
+def bind(tx: Connection, provider: str, bonds: Mapping[bytes, str], now: datetime) -> set[bytes]:
+    """Tie a provider's hashed identifiers to residents; return those that were bound to nobody.
+
+    The consents that a resident has given this provider hold for the new identifier too.
     """
+    residents = [bytes.fromhex(resident) for resident in bonds.values()]
     parameters = {
-        "subject": subject,
-        "resident": bytes.fromhex(resident),
+        "subjects": bytea_array(bonds),
+        "residents": bytea_array(residents),
         "provider": provider,
         "now": now,
     }
-    bound = tx.execute(
-        text(
-            "INSERT INTO bindings (subject, resident, provider, bound_at)"
-            " VALUES (:subject, :resident, :provider, :now) ON CONFLICT DO NOTHING"
-        ),
-        parameters,
-    ).rowcount
-    if bound:
-        tx.execute(
-            text(
-                "INSERT INTO consents (resident, provider, given_at)"
-                " VALUES (:resident, :provider, :now)"
-                " ON CONFLICT (resident, provider) DO UPDATE"
-                " SET given_at = :now, withdrawn_at = NULL WHERE consents.withdrawn_at IS NOT NULL"
-            ),
-            parameters,
-        )
-    return bound == 1
+    bound = set(tx.execute(_BIND, parameters).scalars())
+    consents.put_in_force(tx, provider, residents)
+    return bound
 
 
 def bound_to(tx: Connection, subjects: Sequence[bytes]) -> dict[bytes, str]:
@@ -77,26 +73,39 @@ def bound_to(tx: Connection, subjects: Sequence[bytes]) -> dict[bytes, str]:
     return {row.subject: row.resident.hex() for row in rows}
 
 
+# After waiting for a lock both rows are read anew: a consent withdrawn meanwhile is gone.
 _RESOLVE = text("""
-SELECT s.subject, r.id, r.wrapped_key,
-  c.given_at IS NOT NULL AND c.withdrawn_at IS NULL AS consented
+SELECT s.subject, r.id, r.wrapped_key, b.consent_set, r.restricted_at IS NOT NULL
 FROM unnest(CAST(:subjects AS bytea[])) AS s (subject)
 JOIN bindings b ON b.subject = s.subject
-JOIN residents r ON r.id = b.resident AND r.erased_at IS NULL -- asked again once the lock is had
-LEFT JOIN consents c ON c.resident = r.id AND c.provider = :provider
-ORDER BY r.id FOR SHARE OF r""")
+JOIN residents r ON r.id = b.resident AND r.erased_at IS NULL
+ORDER BY r.id FOR SHARE OF r, b""")
+_CONSENTED = text("""
+SELECT c.id, array_agg(s.scenario)
+FROM consent_sets c JOIN unnest(CAST(:scenarios AS text[])) AS s (scenario)
+  ON s.scenario = ANY(c.scenarios)
+WHERE c.id = ANY(CAST(:sets AS integer[])) GROUP BY c.id""")
 
 
 def resolve_and_lock(
-    tx: Connection, provider: str, subjects: Sequence[bytes]
+    tx: Connection, subjects: Sequence[bytes], scenarios: Collection[str]
 ) -> dict[bytes, Member]:
-    """Whom these identifiers mean; those residents cannot spend or be erased meanwhile.
+    """Whom these identifiers mean; those residents cannot spend, be erased, unbind or withdraw a
+    consent meanwhile.
 
     The lock is shared: batches of several providers credit the same people side by side, and meet
     only where they count towards the same limit (`lock_counters`) or add to the same balance.
     """
-    rows = tx.execute(_RESOLVE, {"subjects": bytea_array(subjects), "provider": provider}).all()
-    return {row[0]: Member(row[1].hex(), row[2], row[3]) for row in rows}
+    rows = tx.execute(_RESOLVE, {"subjects": bytea_array(subjects)}).all()
+    sets = {
+        "sets": int_array({row[3] for row in rows}),
+        "scenarios": text_array(scenarios),
+    }
+    consented = {row[0]: frozenset(row[1]) for row in tx.execute(_CONSENTED, sets)} if rows else {}
+    none: frozenset[str] = frozenset()
+    return {
+        row[0]: Member(row[1].hex(), row[2], consented.get(row[3], none), row[4]) for row in rows
+    }
 
 
 def lock(tx: Connection, resident: str) -> bytes | None:

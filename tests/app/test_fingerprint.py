@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from sqlalchemy import text
 
 from app.flows.accept import Batch, accept
+from app.flows.consent import open_scenarios
 from app.flows.correct import correct
-from app.flows.enroll import claim, enroll
+from app.flows.enroll import claim, connect, enroll
 from app.flows.fingerprint import fingerprint, oldest_kept
 from app.store import acts, people, providers
 from app.vault import Vault
@@ -34,7 +35,10 @@ def report(city, ride):
     parts = (city.engine, city.vault, city.registry)
     resident = enroll(*parts, "bikes", ["rider-1"], "140403", city.clock())["rider-1"]
     with city.engine.begin() as tx:
-        people.bind(tx, city.vault.subject("maps", "me"), resident, "maps", city.clock())
+        bonds = {city.vault.subject("maps", "me"): resident}
+        connect(
+            tx, "maps", bonds, open_scenarios(city.registry.current(tx), city.clock()), city.clock()
+        )
 
     def send(provider: str, number: int, minutes: float = 0, **changes: Any) -> dict[str, Any]:
         subject = {"bikes": "rider-1", "maps": "me"}[provider]
@@ -83,7 +87,7 @@ def test_what_waited_for_a_binding_is_told_apart_too(report, city):
     report("bikes", 1, place="140403")
     subject = city.vault.subject("maps", "stranger")
     with city.engine.begin() as tx:
-        people.bind(tx, subject, report.resident, "maps", city.clock())
+        people.bind(tx, "maps", {subject: report.resident}, city.clock())
         claim(tx, city.vault, city.registry, "maps", subject, city.clock())
         reasons = tx.execute(text("SELECT code FROM rejections")).scalars().all()
     assert reasons == ["SAME_ACT"]

@@ -241,7 +241,9 @@ def begin_again(town):
             admin.execute("SET LOCAL session_replication_role = replica")
             for name in tables:
                 admin.execute(f"DELETE FROM public.{name}")
-                admin.execute(f"INSERT INTO public.{name} TABLE kept.{name}")
+                admin.execute(
+                    f"INSERT INTO public.{name} OVERRIDING SYSTEM VALUE TABLE kept.{name}"
+                )
         return town
 
     return reset

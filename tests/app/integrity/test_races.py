@@ -300,7 +300,8 @@ def test_an_act_put_aside_while_its_subject_was_bound_is_credited_by_the_worker(
     (outcome,) = town.send("b1", town.dated(1, subject="rider-9"))
     assert outcome["outcome"] == "unclaimed"
     with town.engine.begin() as tx:  # as if the batch had read before this and written after it
-        people.bind(tx, town.vault.subject("bikes", "rider-9"), resident, "bikes", town.clock())
+        bonds = {town.vault.subject("bikes", "rider-9"): resident}
+        people.bind(tx, "bikes", bonds, town.clock())
     Worker(town.engine, town.vault, town.sealer, town.clock).step()
     assert town.points(resident) == 625
     town.prove(tmp_path / "export")
