@@ -44,13 +44,14 @@ def fingerprint(
         return None
     cell, into = divmod(int(activity.occurred_at.timestamp()) // 60, act.minutes)
     neighbour = cell + 1 if 2 * into >= act.minutes else cell - 1
-    own, next_to = (
-        day_prefix(one * act.minutes // _MINUTES_A_DAY)
-        + vault.mark(f"act\0{resident}\0{act.kind}\0{one}", 12)
-        for one in (cell, neighbour)
-    )
+    whose = f"act\0{resident}\0{act.kind}\0"
     at = vault.mark(f"place\0{resident}\0{place}", 8) if place else None
-    return Fingerprint(own, next_to, at)
+    return Fingerprint(
+        day_prefix(cell * act.minutes // _MINUTES_A_DAY) + vault.mark(f"{whose}{cell}", 12),
+        day_prefix(neighbour * act.minutes // _MINUTES_A_DAY)
+        + vault.mark(f"{whose}{neighbour}", 12),
+        at,
+    )
 
 
 def day_prefix(day: int) -> bytes:

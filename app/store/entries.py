@@ -7,7 +7,6 @@ any account the order of arrivals is the order of commits and sealing in that or
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
 
@@ -30,7 +29,9 @@ _POSTING = {
 }
 _OUTBOX = {"arrival": "int8", "leaf_hash": "bytea"}
 
-_Balance = tuple[bytes, int, int, int]  # account key, kind code, asset code, bucket
+# Account key -> (kind code, asset code, bucket) -> change. Accounts are many and their buckets few:
+# sorted so, in a third of the time.
+_Changes = dict[bytes, dict[tuple[int, int, int], int]]
 
 _DEBIT = text("""
 UPDATE balances b SET amount = b.amount - d.amount
@@ -57,17 +58,24 @@ def append(tx: Connection, entries: Sequence[Entry | Issue]) -> list[int]:
     if not entries:
         return []
     postings: list[tuple[Any, ...]] = []
-    deltas: dict[_Balance, int] = defaultdict(int)
+    deltas: _Changes = {}
     counts: list[int] = []
     for entry in entries:
         rows = entry.rows()
         for amount, key, bucket, kind, asset in rows:
             if kind < 10:
-                deltas[key, kind, asset, bucket] += amount
+                own = deltas.setdefault(key, {})
+                place = kind, asset, bucket
+                own[place] = own.get(place, 0) + amount
         postings += rows
         counts.append(len(rows))
-    _debit(tx, {key: -amount for key, amount in deltas.items() if amount < 0})
-    _move(tx, _CREDIT, {key: amount for key, amount in deltas.items() if amount > 0})
+    changes = [
+        (key, *place, amount)
+        for key in sorted(deltas)
+        for place, amount in sorted(deltas[key].items())
+    ]
+    _debit(tx, [(*balance, -amount) for *balance, amount in changes if amount < 0])
+    _move(tx, _CREDIT, [change for change in changes if change[-1] > 0])
     arrivals, payloads = _write(tx, entries)
     lines = (arrival for arrival, n in zip(arrivals, counts, strict=True) for _ in range(n))
     copy_in(
@@ -106,24 +114,24 @@ def _write(tx: Connection, entries: Sequence[Entry | Issue]) -> tuple[list[int],
     return arrivals, payloads
 
 
-def _debit(tx: Connection, debits: dict[_Balance, int]) -> None:
+def _debit(tx: Connection, debits: Sequence[tuple[Any, ...]]) -> None:
     if debits and _move(tx, _DEBIT, debits) != len(debits):
         raise Insufficient("An account does not hold what this entry takes from it.")
 
 
-def _move(tx: Connection, statement: Any, amounts: dict[_Balance, int]) -> int:
-    """Apply one signed list of changes in sorted order; return how many rows changed."""
-    if not amounts:
+def _move(tx: Connection, statement: Any, rows: Sequence[tuple[Any, ...]]) -> int:
+    """Apply sorted changes (account, kind, asset, bucket, amount); how many rows changed."""
+    if not rows:
         return 0
-    rows = sorted(amounts.items())
+    accounts, kinds, assets, buckets, amounts = zip(*rows, strict=True)
     return tx.execute(
         statement,
         {
-            "account": bytea_array(key[0] for key, _ in rows),
-            "kind": int_array(key[1] for key, _ in rows),
-            "asset": int_array(key[2] for key, _ in rows),
-            "bucket": int_array(key[3] for key, _ in rows),
-            "amount": int_array(amount for _, amount in rows),
+            "account": bytea_array(accounts),
+            "kind": int_array(kinds),
+            "asset": int_array(assets),
+            "bucket": int_array(buckets),
+            "amount": int_array(amounts),
         },
     ).rowcount
 
