@@ -17,6 +17,7 @@ from app.api import (
     drafts,
     frame,
     log,
+    login,
     ops,
     oversight,
     pages,
@@ -103,6 +104,7 @@ def create_app(config: Config, clock: Clock = utc_now) -> Flask:
     audiences = [
         providers.blp,
         residents.blp,
+        login.blp,
         admins.blp,
         oversight.blp,
         drafts.blp,

@@ -68,9 +68,15 @@ def wechat_server() -> Iterator[stand_in.Server]:
 
 
 @pytest.fixture
-def wechat(wechat_server: stand_in.Server, empty: City) -> stand_in.StandIn:
+def clock() -> Clock:
+    """The test's clock, and the city's."""
+    return Clock()
+
+
+@pytest.fixture
+def wechat(wechat_server: stand_in.Server, clock: Clock) -> stand_in.StandIn:
     """WeChat as nobody has used it yet, by the test's clock."""
-    wechat_server.stand_in = stand_in.StandIn(clock=empty.clock)
+    wechat_server.stand_in = stand_in.StandIn(clock=clock)
     return wechat_server.stand_in
 
 
@@ -138,12 +144,12 @@ def config(database, tmp_path: Path) -> Iterator[Config]:
 
 
 @pytest.fixture
-def empty(config: Config) -> Iterator[City]:
+def empty(config: Config, clock: Clock) -> Iterator[City]:
     """A city with nothing in it."""
     assert config.database_url
     engine = create_engine(config.database_url)
     vault = open_vault(config.keys_dir)
-    yield City(config, engine, vault, Sealer(engine, vault, config.head_file), Clock())
+    yield City(config, engine, vault, Sealer(engine, vault, config.head_file), clock)
     engine.dispose()
 
 

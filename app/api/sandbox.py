@@ -46,6 +46,13 @@ class ResidentsSchema(ma.Schema):
     items = ma.fields.List(ma.fields.String(), required=True)
 
 
+class WeChatSchema(ma.Schema):
+    """Whom this city takes for WeChat, and its mini-program there."""
+
+    url = ma.fields.String(required=True)
+    app_id = ma.fields.String(required=True)
+
+
 @blp.serve("GET", "/residents", gives=ResidentsSchema)
 def get_residents() -> Response:
     """可试用的居民 · A few residents to log in as, those who avoided most carbon first."""
@@ -62,3 +69,11 @@ def post_login(args: dict[str, Any]) -> Response:
             raise Problem("NOT_FOUND", "there is no such resident")
     token = issue_access_token(here.vault.token, args["resident"], here.clock())
     return answer({"access_token": token, "token_type": "Bearer", "expires_in": ACCESS_S})
+
+
+@blp.serve("GET", "/wechat", gives=WeChatSchema)
+def get_wechat() -> Response:
+    """微信替身 · Where this city asks WeChat: in the demo, a stand-in next to it that hands out
+    codes at POST /stand-in/codes."""
+    config = wired().config
+    return answer({"url": config.wechat_base, "app_id": config.wechat_app_id})

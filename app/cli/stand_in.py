@@ -318,6 +318,9 @@ class Server(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), _Handler)
         self.stand_in = stand_in
 
+    def handle_error(self, *_: object) -> None:
+        """Nothing: who asked has hung up."""
+
     @property
     def url(self) -> str:
         """Where it listens."""

@@ -23,7 +23,8 @@ from app.flows.fingerprint import oldest_kept
 from app.flows.login import LIFE
 from app.flows.once import KEPT
 from app.flows.seal import LIMIT, Sealer, SecondHistoryError
-from app.store import acts, admins, answers, providers
+from app.flows.sign_in import CODES_KEPT, ENDED_KEPT
+from app.store import acts, admins, answers, logins, providers
 from app.store.catalogue import Registry
 from app.vault import Vault
 
@@ -83,8 +84,11 @@ class Worker:
                 acts.forget_before(tx, oldest_kept(now))
                 answers.forget(tx, now - KEPT)
                 admins.forget_sessions(tx, now - LIFE)
+                logins.forget_refresh(tx, now)
             self._expired_on = today
         if self._swept_at is None or now - self._swept_at >= _SWEEP:
             claim_stragglers(self._engine, self._vault, self._registry, now)
+            with self._engine.begin() as tx:
+                logins.sweep(tx, now - CODES_KEPT, now - ENDED_KEPT)
             self._swept_at = now
         return self._sealer.seal(now)

@@ -206,16 +206,28 @@ def set_phone(tx: Connection, resident: str, digest: bytes, sealed: bytes, now: 
     )
 
 
+def phone(tx: Connection, resident: str) -> bytes | None:
+    """A resident's sealed number."""
+    sealed: bytes | None = tx.execute(
+        text("SELECT sealed FROM phones WHERE resident = :who"), {"who": bytes.fromhex(resident)}
+    ).scalar()
+    return sealed
+
+
 def forget_phone(tx: Connection, resident: str) -> None:
     """Drop a resident's number."""
     _run(tx, "DELETE FROM phones WHERE resident = :who", who=bytes.fromhex(resident))
 
 
-def sweep(tx: Connection, codes_before: datetime, ended_before: datetime, now: datetime) -> None:
-    """Drop codes, ended tokens and refresh tokens that can matter to nobody any more."""
+def sweep(tx: Connection, codes_before: datetime, ended_before: datetime) -> None:
+    """Drop codes and ended access tokens that can matter to nobody any more."""
     _run(tx, "DELETE FROM login_codes WHERE used_at < :before", before=codes_before)
     _run(tx, "DELETE FROM sign_outs WHERE at < :before", before=ended_before)
-    _run(tx, "DELETE FROM refresh_tokens WHERE expires_at < :now", now=now)
+
+
+def forget_refresh(tx: Connection, now: datetime) -> None:
+    """Drop refresh tokens that have run out."""
+    _run(tx, "DELETE FROM refresh_tokens WHERE expires_at <= :now", now=now)
 
 
 class SignOuts:
