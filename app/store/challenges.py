@@ -1,0 +1,200 @@
+"""Monthly challenges, and who takes part. How far somebody has come is never stored."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import datetime
+from typing import Any, NamedTuple
+
+import orjson
+from sqlalchemy import Connection, text
+
+from app.store.db import bytea_array, int_array
+
+STATES = ("draft", "open", "closed")
+
+
+class Challenge(NamedTuple):
+    """One challenge. `month` is YYYYMM, `body` its titles and goal; `revision` counts contents."""
+
+    id: str
+    month: int
+    revision: int
+    state: str
+    body: dict[str, Any]
+    changed_at: datetime
+
+
+class Seat(NamedTuple):
+    """A challenge as one resident sees it, who joined it or (None) did not; `told_at` is when they
+    were told that they reached it."""
+
+    challenge: Challenge
+    joined_at: datetime | None
+    told_at: datetime | None
+
+
+_SELECT = "SELECT encode(c.id, 'hex'), c.month, c.revision, c.state, c.body, c.changed_at"
+_FIND = text(f"{_SELECT} FROM challenges c WHERE c.id = :id")
+_LOCK = text(f"{_SELECT} FROM challenges c WHERE c.id = :id FOR UPDATE")
+_PAGE = text(f"""{_SELECT} FROM challenges c
+WHERE (CAST(:state AS text) IS NULL OR c.state = :state)
+  AND (c.month, c.id) < (:month, CAST(:id AS bytea))
+ORDER BY c.month DESC, c.id DESC LIMIT :limit""")
+_SEATS = text(f"""{_SELECT}, m.joined_at, m.reached_at
+FROM challenges c LEFT JOIN challenge_members m ON m.challenge = c.id AND m.resident = :resident
+WHERE c.state = 'open' AND c.month >= :since ORDER BY c.month, c.changed_at, c.id""")
+_JOINED = text(f"""{_SELECT}, m.joined_at, m.reached_at
+FROM challenge_members m JOIN challenges c ON c.id = m.challenge
+WHERE m.resident = :resident AND c.state = 'open'""")
+_UNTOLD = text(f"""{_SELECT}, m.joined_at, m.reached_at, m.resident
+FROM challenge_members m JOIN challenges c ON c.id = m.challenge
+JOIN residents r ON r.id = m.resident AND r.erased_at IS NULL AND r.restricted_at IS NULL
+WHERE m.reached_at IS NULL AND c.state = 'open'
+  AND c.month = ANY(CAST(:months AS integer[]))
+  AND m.resident = ANY(CAST(:residents AS bytea[]))""")
+_WAITERS = text("""
+SELECT DISTINCT m.resident FROM challenge_members m JOIN challenges c ON c.id = m.challenge
+WHERE m.reached_at IS NULL AND c.state = 'open' AND c.month = ANY(CAST(:months AS integer[]))
+  AND m.resident > :after
+ORDER BY m.resident LIMIT :limit""")
+
+
+def add(tx: Connection, id: str, month: int, body: dict[str, Any], now: datetime) -> None:
+    """Keep a new draft, as revision 1."""
+    tx.execute(
+        text(
+            "INSERT INTO challenges (id, month, revision, body, state, changed_at)"
+            " VALUES (:id, :month, 1, CAST(:body AS jsonb), 'draft', :now)"
+        ),
+        {"id": bytes.fromhex(id), "month": month, "body": _json(body), "now": now},
+    )
+
+
+def find(tx: Connection, id: str) -> Challenge | None:
+    """The challenge of this id, or None."""
+    row = tx.execute(_FIND, {"id": bytes.fromhex(id)}).first()
+    return Challenge(*row) if row else None
+
+
+def lock(tx: Connection, id: str) -> Challenge | None:
+    """The same, and nobody else changes it until this transaction ends."""
+    row = tx.execute(_LOCK, {"id": bytes.fromhex(id)}).first()
+    return Challenge(*row) if row else None
+
+
+def page(
+    tx: Connection, state: str | None, before: tuple[int, str] | None, limit: int
+) -> list[Challenge]:
+    """Challenges, the latest month first, beginning after the place (month, id) of one."""
+    month, last = before or (1_000_000, "")
+    asked = {"state": state, "month": month, "id": bytes.fromhex(last), "limit": limit}
+    return [Challenge(*row) for row in tx.execute(_PAGE, asked)]
+
+
+def revise(tx: Connection, id: str, month: int, body: dict[str, Any], now: datetime) -> None:
+    """Put another content in its place."""
+    tx.execute(
+        text(
+            "UPDATE challenges SET revision = revision + 1, month = :month,"
+            " body = CAST(:body AS jsonb), changed_at = :now WHERE id = :id"
+        ),
+        {"id": bytes.fromhex(id), "month": month, "body": _json(body), "now": now},
+    )
+
+
+def bring(tx: Connection, id: str, state: str, now: datetime) -> None:
+    """Bring a challenge to another state; that is a revision too."""
+    tx.execute(
+        text(
+            "UPDATE challenges SET revision = revision + 1, state = :state, changed_at = :now"
+            " WHERE id = :id"
+        ),
+        {"id": bytes.fromhex(id), "state": state, "now": now},
+    )
+
+
+def editors(tx: Connection, id: str) -> set[str]:
+    """Everybody who ever wrote this challenge, out of the trail: nobody can take it out."""
+    rows = tx.execute(
+        text(
+            "SELECT DISTINCT actor FROM trail"
+            " WHERE target = :target AND action IN ('challenge.drafted', 'challenge.edited')"
+        ),
+        {"target": id},
+    )
+    return set(rows.scalars())
+
+
+def taking_part(tx: Connection, id: str) -> int:
+    """How many joined a challenge."""
+    count = tx.execute(
+        text("SELECT count(*) FROM challenge_members WHERE challenge = :id"),
+        {"id": bytes.fromhex(id)},
+    ).scalar_one()
+    return int(count)
+
+
+def join(tx: Connection, id: str, resident: str, now: datetime) -> None:
+    """Let a resident take part; who does so already stays as they are."""
+    tx.execute(
+        text(
+            "INSERT INTO challenge_members (challenge, resident, joined_at)"
+            " VALUES (:id, :resident, :now) ON CONFLICT DO NOTHING"
+        ),
+        {"id": bytes.fromhex(id), "resident": bytes.fromhex(resident), "now": now},
+    )
+
+
+def leave(tx: Connection, id: str, resident: str) -> None:
+    """Let a resident take part no more."""
+    tx.execute(
+        text("DELETE FROM challenge_members WHERE challenge = :id AND resident = :resident"),
+        {"id": bytes.fromhex(id), "resident": bytes.fromhex(resident)},
+    )
+
+
+def seats(tx: Connection, resident: str, since: int) -> list[Seat]:
+    """Every open challenge of a month YYYYMM or later, as this resident sees it."""
+    rows = tx.execute(_SEATS, {"resident": bytes.fromhex(resident), "since": since})
+    return [Seat(Challenge(*row[:6]), *row[6:]) for row in rows]
+
+
+def joined(tx: Connection, resident: str) -> list[Seat]:
+    """Every open challenge that this resident joined, of whatever month."""
+    rows = tx.execute(_JOINED, {"resident": bytes.fromhex(resident)})
+    return [Seat(Challenge(*row[:6]), *row[6:]) for row in rows]
+
+
+def untold(
+    tx: Connection, residents: Iterable[str], months: Iterable[int]
+) -> list[tuple[str, Seat]]:
+    """Which of these people have joined a challenge of these months that they were not told they
+    reached: (resident, seat)."""
+    asked = {
+        "residents": bytea_array(map(bytes.fromhex, residents)),
+        "months": int_array(months),
+    }
+    rows = tx.execute(_UNTOLD, asked)
+    return [(row[8].hex(), Seat(Challenge(*row[:6]), *row[6:8])) for row in rows]
+
+
+def waiters(tx: Connection, months: Iterable[int], after: str, limit: int) -> list[str]:
+    """Everybody whom `untold` would name, from a resident on, in order."""
+    asked = {"months": int_array(months), "after": bytes.fromhex(after), "limit": limit}
+    return [resident.hex() for resident in tx.execute(_WAITERS, asked).scalars()]
+
+
+def tell(tx: Connection, id: str, resident: str, now: datetime) -> None:
+    """Note that a resident is told of having reached a challenge."""
+    tx.execute(
+        text(
+            "UPDATE challenge_members SET reached_at = :now"
+            " WHERE challenge = :id AND resident = :resident AND reached_at IS NULL"
+        ),
+        {"id": bytes.fromhex(id), "resident": bytes.fromhex(resident), "now": now},
+    )
+
+
+def _json(body: dict[str, Any]) -> str:
+    return orjson.dumps(body).decode()

@@ -1,0 +1,71 @@
+"""What residents did, as the ledger has it: issues and what reversed them, with their openings."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+import orjson
+from sqlalchemy import Connection, text
+
+from app.store.db import bytea_array
+from ledger.accounts import AccountKind
+
+
+class Line(NamedTuple):
+    """An issue or a reverse of somebody's: payload, and what was done, sealed, if that is kept."""
+
+    resident: str
+    payload: bytes
+    sealed: bytes | None
+
+
+_LINES = text("""
+SELECT p.account, e.payload, o.sealed
+FROM (SELECT DISTINCT account, arrival FROM postings
+  WHERE account = ANY(CAST(:residents AS bytea[])) AND account_kind <= 3 AND arrival >= :first) p
+JOIN entries e USING (arrival) LEFT JOIN openings o USING (arrival)
+WHERE e.kind IN ('issue', 'reverse')
+ORDER BY p.account, e.arrival""")
+# A reversal has no opening that would name its resident; its payload does.
+_TOUCHED = text("""
+SELECT o.resident, CASE WHEN e.kind = 'reverse' THEN e.payload END
+FROM leaves l JOIN entries e USING (arrival) LEFT JOIN openings o USING (arrival)
+WHERE l.leaf >= :first AND l.leaf < :last AND e.kind IN ('issue', 'reverse')""")
+_PERSONAL = tuple(f"{kind}:" for kind in AccountKind if kind.code <= AccountKind.DEBT.code)
+
+
+def lines(tx: Connection, residents: Iterable[str], first: int) -> list[Line]:
+    """What was credited to these people, and reversed, from an arrival on; by person, in order."""
+    wanted = bytea_array(map(bytes.fromhex, residents))
+    rows = tx.execute(_LINES, {"residents": wanted, "first": first})
+    return [Line(account.hex(), payload, sealed) for account, payload, sealed in rows]
+
+
+def touched(tx: Connection, first: int, last: int) -> set[str]:
+    """Whose acts changed in the leaves from `first` up to, and without, `last`."""
+    found = set()
+    for resident, payload in tx.execute(_TOUCHED, {"first": first, "last": last}):
+        if resident is not None:
+            found.add(resident.hex())
+        elif payload is not None:
+            found.add(_owner(orjson.loads(payload)["postings"]))
+    return found
+
+
+def keys(tx: Connection, residents: Sequence[str]) -> dict[str, bytes]:
+    """The wrapped keys of those of these people who are still there."""
+    rows = tx.execute(
+        text(
+            "SELECT id, wrapped_key FROM residents"
+            " WHERE id = ANY(CAST(:ids AS bytea[])) AND erased_at IS NULL"
+        ),
+        {"ids": bytea_array(map(bytes.fromhex, residents))},
+    )
+    return {row.id.hex(): row.wrapped_key for row in rows}
+
+
+def _owner(postings: list[tuple[str, str, int, int]]) -> str:
+    """The resident of an entry that touches exactly one, as every reversal does."""
+    names = (line[0] for line in postings)
+    return next(name for name in names if name.startswith(_PERSONAL)).partition(":")[2]
