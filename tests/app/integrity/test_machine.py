@@ -153,8 +153,8 @@ class Machine(RuleBasedStateMachine):
         expire_points(self.town.engine, self.town.vault, self.town.clock())
 
     def erase(self, draw):
-        """The person may come back, as somebody new."""
-        if self.attempt(erase, self.resident(draw)):
+        """Seldom, since points on hold stand in no one's way. They may come back, as others."""
+        if draw(FEW) == 0 and self.attempt(erase, self.resident(draw)):
             self.people = self.town.enroll(*SUBJECTS)
 
     def seal(self, draw):
