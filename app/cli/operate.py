@@ -33,7 +33,7 @@ from app.config import Config, ConfigError
 from app.flows.administer import CLI
 from app.flows.budget import fund_budget
 from app.flows.check import check_database
-from app.flows.erase import erase
+from app.flows.erase import erase, erase_again
 from app.flows.export import export_log
 from app.flows.publish import publish
 from app.flows.rotate import rotate_log_key
