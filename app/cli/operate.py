@@ -299,14 +299,30 @@ def log_adopt(config: Config) -> None:
 
 
 @click.command("erase")
-@click.argument("resident")
-@click.confirmation_option(prompt="Erase this person for good?")
+@click.argument("resident", required=False)
+@click.option("--again", is_flag=True, help="everybody whom the log says was erased")
+@click.option(
+    "--export",
+    "folder",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="with --again, also whom this export of the log says was erased",
+)
+@click.confirmation_option(prompt="Erase for good?")
 @click.pass_obj
-def erase_resident(config: Config, resident: str) -> None:
-    """Destroy what names a RESIDENT (32 hex digits); every receipt and proof still holds."""
-    if not re.fullmatch(r"[0-9a-f]{32}", resident):
+def erase_resident(config: Config, resident: str | None, again: bool, folder: Path | None) -> None:
+    """Destroy what names a RESIDENT (32 hex digits); every receipt and proof still holds.
+
+    After a restore, run it with --again.
+    """
+    if again == (resident is not None) or (folder and not again):
+        raise click.UsageError("name a RESIDENT, or say --again, perhaps with --export")
+    if resident is not None and not re.fullmatch(r"[0-9a-f]{32}", resident):
         raise click.UsageError("RESIDENT must be 32 lower-case hex digits")
     with parts(config) as (_, engine, vault):
+        if resident is None:
+            count = erase_again(engine, vault, folder, _now())
+            click.echo(f"{count} residents are erased, as the log says")
+            return
         entry = erase(engine, vault, resident, _now())
     click.echo(f"erased; entry {entry.id} says so in the log")
 
