@@ -13,6 +13,7 @@ from werkzeug.routing import BaseConverter
 from app import errors, limits
 from app.api import (
     admins,
+    appeals,
     backtests,
     drafts,
     frame,
@@ -110,6 +111,7 @@ def create_app(config: Config, clock: Clock = utc_now) -> Flask:
         drafts.blp,
         backtests.blp,
         settings.blp,
+        appeals.blp,
         public.blp,
         registry.blp,
         log.blp,

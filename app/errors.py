@@ -91,6 +91,12 @@ PROBLEMS: dict[str, tuple[int, str]] = {
     "SUBJECT_ERASED": (409, "居民已注销"),
     "TOO_MANY_REVISIONS": (409, "更正次数过多"),
     **{code: (422, title) for code, title in TITLES.items()},
+    # what a resident disputes
+    "APPEAL_STATE": (409, "申诉当前状态不允许此操作"),
+    "APPEAL_UNDER_WAY": (409, "同一事项的申诉正在处理中"),
+    "TOO_MANY_APPEALS": (409, "处理中的申诉过多"),
+    "REJECTION_UNKNOWN": (404, "没有这条未计入的行为"),
+    "BUDGET_SHORT": (409, "预算余额不足"),
     # a draft of scenario changes, and what its editions may not be
     "DRAFT_STATE": (409, "草案当前状态不允许此操作"),
     "BACKTEST_MISSING": (409, "缺少本修订的测算"),

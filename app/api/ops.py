@@ -13,7 +13,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from app.api.wire import Blueprint, answer, instant
 from app.errors import PROBLEMS, Problem
-from app.store import gauges
+from app.store import appeals, gauges
 from app.store.db import schema_is_current
 from app.wiring import wired
 from ledger.entries import Entry
@@ -108,6 +108,7 @@ def metrics() -> Response:
         for name, value in _lag(tx, here.clock()).items():
             _gauge(moment, name).set(int(value))
         figures = gauges.budgets(tx)
+        _gauge(moment, "appeals_overdue").set(appeals.overdue(tx, here.clock()))
     left = _gauge(moment, "budget_left_points", "scope")
     waiting = _gauge(moment, "budget_waiting_points", "scope")
     for budget in figures:

@@ -1,0 +1,73 @@
+"""What an appeal is worth by the rules, and how its points are given."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+
+from sqlalchemy import Connection
+
+from app.config import CITY_ZONE
+from app.flows.appeal.case import AppealError, Bench, Case
+from app.flows.credit import lock_names
+from app.flows.fingerprint import fingerprint
+from app.store import acts, budgets, entries, usage
+from app.store.appeals import Appeal
+from ledger.buckets import day_number, expiry_bucket
+from ledger.entries import instant
+from ledger.transfers import adjust
+from scenarios import Catalogue, Rejected, claim, needs, quantify, read
+
+
+def worth(tx: Connection, bench: Bench, resident: str, case: Case, *, locked: bool) -> int:
+    """The points that the rules give for a missing act today, after all that counts already.
+
+    `locked` keeps others from counting towards the same limits until `tx` ends. Raises Rejected,
+    and AppealError SAME_ACT if the act was credited.
+    """
+    version, activity = read(
+        bench.registry.current(tx), case.scenario, case.occurred_at, case.quantities, bench.now
+    )
+    mg, keys = quantify(version, activity).mg, needs(version, activity)
+    if locked:
+        usage.lock(tx, lock_names([version]))
+    mark = fingerprint(bench.vault, resident, version, activity)
+    if mark and any(acts.held(tx, "", [mark.cell, mark.neighbour]).values()):
+        raise AppealError(
+            "SAME_ACT", "an act of this kind at nearly this time is credited; appeal that entry"
+        )
+    counted = usage.read(tx, {resident: keys}).get(resident, {})
+    return claim(version, activity, mg, keys, counted).points
+
+
+def pay(
+    tx: Connection, bench: Bench, one: Appeal, scenario: str | None, points: int, how: str
+) -> None:
+    """Give points for an appeal, once, out of the budget that pays for its scenario."""
+    if not points:
+        return
+    scopes = budgets.scopes(tx)
+    token = budgets.payer(scopes, scenario or budgets.ANY_SCOPE)
+    if token is None or budgets.lock(tx, [token]).get(token, 0) < points:
+        raise AppealError(
+            "BUDGET_SHORT", "the budget does not hold these points, or others wait for them"
+        )
+    today = bench.now.astimezone(CITY_ZONE).date()
+    months = _months(bench.registry.current(tx), day_number(today))
+    entry = adjust(
+        id=bench.vault.entry_id("appeal", one.id),
+        at=instant(bench.now),
+        resident=one.resident,
+        budget=token,
+        points=points,
+        bucket=expiry_bucket(today, months),
+        reason=f"appeal {one.id} {how}",
+    )
+    entries.append(tx, [entry])
+
+
+def _months(catalogue: Catalogue, day: int) -> int:
+    """How long points given on a day are valid: one rate holds for every behaviour."""
+    for scenario in catalogue.scenarios:
+        with suppress(Rejected):
+            return catalogue.in_force(scenario, day).rate.validity_months
+    raise AppealError("APPEAL_STATE", "no scenario is in force, so points have no rate")
