@@ -22,6 +22,7 @@ from app.api import (
     ops,
     oversight,
     pages,
+    periods,
     providers,
     public,
     registry,
@@ -105,6 +106,7 @@ def create_app(config: Config, clock: Clock = utc_now) -> Flask:
     audiences = [
         providers.blp,
         residents.blp,
+        periods.blp,
         login.blp,
         admins.blp,
         oversight.blp,

@@ -64,13 +64,62 @@ class LineSchema(ma.Schema):
     )
 
 
+class AreaCarbonSchema(ma.Schema):
+    """Carbon of one of the seven areas."""
+
+    area = _text()
+    reduction_mg = _text(description="milligrams of CO2e, negative if more was taken back")
+
+
+class DayCarbonSchema(ma.Schema):
+    """What was recorded today; areas of which nothing was are left out."""
+
+    date = _text(format="date")
+    reduction_mg = _text()
+    areas = _list(AreaCarbonSchema)
+
+
+class MonthCarbonSchema(ma.Schema):
+    """What was recorded this month; areas of which nothing was are left out."""
+
+    month = _text(example="2026-11")
+    reduction_mg = _text()
+    areas = _list(AreaCarbonSchema)
+
+
+class ExpiringSchema(ma.Schema):
+    """Points that will soon be no longer valid."""
+
+    points = _text()
+    first_on = _maybe(format="date", description="the first of their last days")
+    within_days = ma.fields.Integer(required=True)
+
+
+class ArrivedSchema(ma.Schema):
+    """What was written since the cursor."""
+
+    entries = ma.fields.Integer(required=True)
+    points = _text()
+    reduction_mg = _text()
+    more = ma.fields.Boolean(
+        required=True, metadata={"description": "there may be more, from longer ago: see the statement"}
+    )
+
+
 class HomeSchema(ma.Schema):
     """The first screen in one call."""
 
     resident = _text()
     balances = ma.fields.Nested(BalancesSchema, required=True)
+    expiring = ma.fields.Nested(ExpiringSchema, required=True)
     waiting_points = _text()
+    today = ma.fields.Nested(DayCarbonSchema, required=True)
+    month = ma.fields.Nested(MonthCarbonSchema, required=True)
+    arrived = ma.fields.Nested(ArrivedSchema, required=True, allow_none=True)
+    challenges = ma.fields.List(ma.fields.Dict(), required=True)
+    unread_messages = ma.fields.Integer(required=True)
     recent = _list(LineSchema)
+    cursor = _text(description="send it as `since` next time")
 
 
 class StatementSchema(ma.Schema):
@@ -108,6 +157,14 @@ class CoefficientSchema(InputSchema):
     confidence = _text(description="A (primary text) to C (one weak page)")
 
 
+class UsedSchema(ma.Schema):
+    """What was claimed of a scenario in a cap's period before the act."""
+
+    acts = _text()
+    reduction_mg = _text()
+    points = _text()
+
+
 class CapSchema(ma.Schema):
     """What earns points at most in a day or month."""
 
@@ -115,6 +172,12 @@ class CapSchema(ma.Schema):
     of = _text()
     limit = ma.fields.Integer(required=True)
     source = _text()
+    applied = ma.fields.Boolean(
+        required=True, metadata={"description": "this cap decided how many points were withheld"}
+    )
+    used_before = ma.fields.Nested(
+        UsedSchema, metadata={"description": "only where points were withheld"}
+    )
 
 
 class CalculationSchema(ma.Schema):
@@ -142,6 +205,10 @@ class CalculationSchema(ma.Schema):
 class EntrySchema(LineSchema):
     """One entry in full."""
 
+    reason = _maybe(description="why points are fewer: CAP_REACHED or WAITING_FOR_BUDGET")
+    waiting = _maybe(description="what became of points that waited: waiting, paid or lapsed")
+    settled_by_entry_id = _maybe(description="the entry that paid what waited")
+    reversed_by_entry_id = _maybe(description="the entry that took this one back")
     postings = _list(PostingSchema)
     calculation = ma.fields.Nested(CalculationSchema, required=True, allow_none=True)
 
@@ -164,6 +231,7 @@ class RejectionSchema(ma.Schema):
     activity_id = _text()
     code = _text()
     title_zh = _text()
+    reason_zh = _text(description="what happened and what can be done")
     detail = _text()
 
 

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import re
 from datetime import UTC, datetime, timedelta
+from datetime import time as clock_time
+from functools import partial
 from typing import Any
 
 import marshmallow as ma
 from flask import Response, g
 from sqlalchemy import Connection
 
-from app.api import answers, statement
+from app.api import answers, statement, why_not
 from app.api.wire import (
     Blueprint,
+    Day,
     PageArgs,
     answer,
     bad_cursor,
@@ -26,18 +29,22 @@ from app.api.wire import (
 from app.auth import resident
 from app.config import CITY_ZONE
 from app.errors import PROBLEMS, Problem
-from app.flows import prove
-from app.store import entries, log, people, statements
+from app.flows import explain, prove, summary
+from app.store import statements
 from app.store.db import one_statement, snapshot
+from app.store.statements import Full, Line, Wanted
 from app.vault import Vault, open_opening
 from app.wiring import wired
 from ledger.accounts import AccountKind, Asset
 from ledger.buckets import day_number
 from ledger.encoding import MAX_INT
-from ledger.entries import Kind
+from ledger.entries import Kind, instant
 from scenarios import AREAS
 
 _RECENT = 5
+_EXPIRING_DAYS = 90
+_WEEK = timedelta(days=7)
+_DAY = timedelta(days=1)
 _ENTRY_ID = re.compile(r"[0-9a-f]{32}")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _LAST = (datetime.max.replace(tzinfo=UTC), "", "", 0)
@@ -50,11 +57,29 @@ blp = Blueprint(
 )
 
 
+class HomeArgs(ma.Schema):
+    """Since when."""
+
+    since = ma.fields.String(
+        validate=ma.validate.Length(1, 400),
+        metadata={"description": "`cursor` of the last home that was shown"},
+    )
+
+
 class StatementArgs(PageArgs):
     """Which lines of the statement."""
 
+    class Meta:
+        """`from` is a word of Python's."""
+
+        include = {  # noqa: RUF012 (marshmallow's own form)
+            "from": Day(metadata={"description": "recorded on this day or later"}),
+            "to": Day(metadata={"description": "recorded on this day or before"}),
+        }
+
     kind = ma.fields.String(validate=ma.validate.OneOf([str(kind) for kind in Kind]))
     area = ma.fields.String(validate=ma.validate.OneOf(AREAS))
+    scenario = ma.fields.String(validate=ma.validate.Length(1, 64))
 
 
 @blp.serve("GET", "/balances", gives=answers.BalancesSchema, guard=resident)
@@ -66,56 +91,99 @@ def get_balances() -> Response:
     return answer(_balances(rows, here.clock()))
 
 
-@blp.serve("GET", "/home", gives=answers.HomeSchema, guard=resident)
-def get_home() -> Response:
-    """首页 · Balances, what waits for a budget, and the newest entries, in one call."""
+@blp.serve("GET", "/home", gives=answers.HomeSchema, guard=resident, query=HomeArgs)
+def get_home(args: dict[str, Any]) -> Response:
+    """首页 · Balances, what expires soon, what waits, today's and this month's carbon by area, what
+    arrived since last time, and the newest entries, in one call.
+
+    Days are those on which entries were recorded. `arrived` is null without `since`; nothing of
+    it is kept here.
+    """
     here = wired()
-    with here.engine.connect() as tx:
-        rows = statements.balances(tx, g.resident)
-        waiting = statements.waiting(tx, g.resident)
-        recent = statements.lines(tx, g.resident, MAX_INT, _RECENT)
-        catalogue = here.registry.current(tx)
+    now, place = here.clock(), place_of(args.get("since"))
+    today = datetime.combine(now.astimezone(CITY_ZONE).date(), clock_time(), CITY_ZONE)
+    month = today.replace(day=1)
+    with one_statement(here.engine) as tx:
+        held = statements.standing(tx, g.resident)
+        reach = here.days.since(tx, min(month, today - _WEEK), now)
+        lines = statements.newest(tx, g.resident, reach, _RECENT)
+        editions = partial(here.registry.edition, tx)
+        recent = [statement.line(item, editions) for item in lines[:_RECENT]]
+    balances = _balances(held.balances, now)
     return answer(
         {
             "resident": g.resident,
-            "balances": _balances(rows, here.clock()),
-            "waiting_points": str(waiting),
-            "recent": [statement.line(item, catalogue) for item in recent],
+            "balances": balances,
+            "expiring": _expiring(balances["buckets"], today),
+            "waiting_points": str(held.waiting),
+            "today": {"date": today.date().isoformat(), **_carbon(lines, today)},
+            "month": {"month": f"{month:%Y-%m}", **_carbon(lines, month)},
+            "arrived": None if place is None else _arrived(lines, _arrival(place), reach),
+            "challenges": [],
+            "unread_messages": held.unread,
+            "recent": recent,
+            "cursor": cursor_of(str(lines[0].arrival if lines else 0)),
         }
     )
 
 
 @blp.serve("GET", "/statement", gives=answers.StatementSchema, guard=resident, query=StatementArgs)
 def get_statement(args: dict[str, Any]) -> Response:
-    """明细 · Entries, newest first; `area` keeps those credited in one of the seven areas."""
+    """明细 · Entries, newest first; filters for acts and for the days they were recorded on.
+
+    `area` and `scenario` keep entries that credit such an act, `from` and `to` those recorded on
+    these days or between.
+    """
     here, limit = wired(), args["limit"]
-    kind = Kind(args["kind"]) if "kind" in args else None
-    before = _arrival(place_of(args.get("cursor")))
-    with here.engine.connect() as tx:
-        rows = statements.lines(tx, g.resident, before, limit + 1, kind, args.get("area"))
-        catalogue = here.registry.current(tx)
+    place = place_of(args.get("cursor"))
+    wanted = Wanted(
+        before=MAX_INT if place is None else _arrival(place),
+        kind=Kind(args["kind"]) if "kind" in args else None,
+        scenario=args.get("scenario", ""),
+        area=args.get("area", ""),
+    )
+    with one_statement(here.engine) as tx:
+        if "from" in args:
+            first = datetime.combine(args["from"], clock_time(), CITY_ZONE)
+            since = here.days.since(tx, first, here.clock())
+            wanted = wanted._replace(since=since, first=instant(first))
+        if "to" in args:
+            end = datetime.combine(args["to"] + _DAY, clock_time(), CITY_ZONE)
+            before = min(wanted.before, here.days.until(tx, end, here.clock()))
+            wanted = wanted._replace(before=before, end=instant(end))
+        rows = statements.lines(tx, g.resident, limit + 1, wanted)
+        editions = partial(here.registry.edition, tx)
+        items = [statement.line(item, editions) for item in rows[:limit]]
     more = cursor_of(str(rows[limit - 1].arrival)) if len(rows) > limit else None
-    return answer(page([statement.line(item, catalogue) for item in rows[:limit]], more))
+    return answer(page(items, more))
 
 
 @blp.serve("GET", "/entries/<entry_id>", gives=answers.EntrySchema, guard=resident)
 def get_entry(entry_id: str) -> Response:
     """一笔明细的计算过程 · One entry: what I did, by which rule, with whose number, to what result.
 
-    `calculation` is null for entries that reckon no activity, such as a redemption.
+    `calculation` is null for entries that reckon no activity, such as a redemption. `reason` says
+    why there are fewer points than were earned, and what became of those that wait.
     """
     here = wired()
-    with here.engine.connect() as tx:
-        item = _own(tx, entry_id)
-        catalogue = here.registry.current(tx)
-        opened = _open(tx, here.vault, item)
-    version = statement.rule_of(item.entry, catalogue)
+    with one_statement(here.engine) as tx:
+        own = _own(tx, here.vault, entry_id)
+        line, editions = own.line, partial(here.registry.edition, tx)
+        shown = statement.line(line, editions)
+        version, opened = statement.rule_of(line.fact, editions), _open(here.vault, own)
+        reckoned = statement.reckon(version, opened[1]) if version and opened else None
+        cut = None
+        if version and reckoned and own.wrapped_key and "withheld" in line.fact["detail"]:
+            key = here.vault.subject_key(g.resident, own.wrapped_key)
+            act, now = reckoned.activity, here.clock()
+            cut = explain.cut_by(tx, here.days, key, line, version, act, now)
     return answer(
         {
-            **statement.line(item, catalogue),
-            "postings": statement.postings(item.entry),
-            "calculation": statement.calculation(version, opened[1])
-            if version and opened
+            **shown,
+            **_follow_up(here.vault, own),
+            "postings": statement.postings(line.fact),
+            "calculation": statement.calculation(version, reckoned, cut)
+            if version and reckoned
             else None,
         }
     )
@@ -134,7 +202,7 @@ def get_receipt(entry_id: str) -> Response:
     409 NOT_SEALED_YET until the next checkpoint, about a second after the entry was written.
     """
     with snapshot(wired().engine) as tx:
-        _own(tx, entry_id)
+        _own(tx, wired().vault, entry_id)
         proof = prove.receipt(tx, entry_id)
     return plain_text(proof.text())
 
@@ -143,16 +211,16 @@ def get_receipt(entry_id: str) -> Response:
 def get_opening(entry_id: str) -> Response:
     """承诺的原文 · What the entry's commitment hides: SHA-256(salt followed by opening)."""
     here = wired()
-    with here.engine.connect() as tx:
-        item = _own(tx, entry_id)
-        opened = _open(tx, here.vault, item)
+    with one_statement(here.engine) as tx:
+        own = _own(tx, here.vault, entry_id)
+    opened = _open(here.vault, own)
     if opened is None:
         raise Problem("NOT_FOUND", "this entry commits to nothing that could be opened")
     salt, opening = opened
     return answer(
         {
             "entry_id": entry_id,
-            "commitment": item.entry.detail["commitment"],
+            "commitment": own.line.fact["detail"]["commitment"],
             "salt": salt.hex(),
             "opening": opening.decode(),
         }
@@ -161,7 +229,7 @@ def get_opening(entry_id: str) -> Response:
 
 @blp.serve("GET", "/rejections", gives=answers.RejectionsSchema, guard=resident, query=PageArgs)
 def get_rejections(args: dict[str, Any]) -> Response:
-    """未计入的行为 · Activities that were reported of me and refused, and why."""
+    """未计入的行为 · Activities that were reported of me and refused, why, and what can be done."""
     limit = args["limit"]
     before = _refusal_place(place_of(args.get("cursor")))
     with wired().engine.connect() as tx:
@@ -173,6 +241,7 @@ def get_rejections(args: dict[str, Any]) -> Response:
             "activity_id": row.activity_id,
             "code": row.code,
             "title_zh": PROBLEMS.get(row.code, (0, row.code))[1],
+            "reason_zh": why_not.REASONS.get(row.code, why_not.OTHER),
             "detail": row.detail,
         }
         for row in rows[:limit]
@@ -208,26 +277,83 @@ def _balances(rows: list[statements.Balance], now: datetime) -> dict[str, Any]:
     }
 
 
-def _own(tx: Connection, entry_id: str) -> statements.Line:
+def _expiring(buckets: list[dict[str, str]], today: datetime) -> dict[str, Any]:
+    """Points whose last day is near, and the first such day."""
+    last = (today.date() + timedelta(days=_EXPIRING_DAYS)).isoformat()
+    soon = [one for one in buckets if one["expires_on"] <= last]
+    return {
+        "points": str(sum(int(one["points"]) for one in soon)),
+        "first_on": soon[0]["expires_on"] if soon else None,
+        "within_days": _EXPIRING_DAYS,
+    }
+
+
+def _carbon(lines: list[Line], first: datetime) -> dict[str, Any]:
+    """Carbon by area of what was recorded from a moment on."""
+    at = instant(first)
+    areas = summary.carbon(line.fact for line in lines if line.fact["at"] >= at)
+    return {
+        "reduction_mg": str(sum(areas.values())),
+        "areas": [
+            {"area": area, "reduction_mg": str(areas[area])} for area in AREAS if area in areas
+        ],
+    }
+
+
+def _arrived(lines: list[Line], since: int, reach: int) -> dict[str, Any]:
+    """What was written after an arrival; of a longer absence only what these lines reach."""
+    fresh = [line.fact for line in lines if line.arrival > since]
+    return {
+        "entries": len(fresh),
+        "points": str(sum(summary.gained(fact, Asset.POINT) for fact in fresh)),
+        "reduction_mg": str(sum(summary.gained(fact, Asset.CO2E) for fact in fresh)),
+        "more": len(fresh) == len(lines) >= _RECENT and since < reach,
+    }
+
+
+def _own(tx: Connection, vault: Vault, entry_id: str) -> Full:
     """An entry of the resident who asks; another's is as good as none."""
-    found = entries.find(tx, entry_id) if _ENTRY_ID.fullmatch(entry_id) else None
-    if found is None or found[1].resident != g.resident:
-        raise Problem("NOT_FOUND", "you have no entry of this id")
-    return statements.Line(*found, sealed=log.leaf_of(tx, found[0]) is not None)
+    if _ENTRY_ID.fullmatch(entry_id):
+        found = statements.full(tx, g.resident, entry_id, _later(vault, entry_id))
+        if found is not None:
+            return found
+    raise Problem("NOT_FOUND", "you have no entry of this id")
 
 
-def _open(tx: Connection, vault: Vault, item: statements.Line) -> tuple[bytes, bytes] | None:
+def _later(vault: Vault, entry_id: str) -> tuple[str, str]:
+    """The ids of the entries that would settle and reverse this one."""
+    return vault.entry_id("settle", entry_id), vault.entry_id("reverse", entry_id)
+
+
+def _follow_up(vault: Vault, own: Full) -> dict[str, str | None]:
+    """Why points are fewer than were earned, and which later entries say what came of it."""
+    detail = own.line.fact["detail"]
+    settled, reversed_ = (
+        name if name in own.later else None for name in _later(vault, own.line.fact["id"])
+    )
+    reason, state = None, None
+    if "awaiting" in detail:
+        reason = "WAITING_FOR_BUDGET"
+        state = "paid" if settled else "waiting" if own.waiting else "lapsed"
+    elif "withheld" in detail:
+        reason = "CAP_REACHED"
+    return {
+        "reason": reason,
+        "waiting": state,
+        "settled_by_entry_id": settled,
+        "reversed_by_entry_id": reversed_,
+    }
+
+
+def _open(vault: Vault, own: Full) -> tuple[bytes, bytes] | None:
     """Salt and bytes behind an entry's commitment; None if it has none or they were erased."""
-    sealed = people.opening(tx, item.arrival)
-    wrapped = statements.wrapped_key(tx, g.resident)
-    if sealed is None or wrapped is None:
+    if own.sealed is None or own.wrapped_key is None:
         return None
-    return open_opening(vault.subject_key(g.resident, wrapped), item.entry.id, sealed)
+    key = vault.subject_key(g.resident, own.wrapped_key)
+    return open_opening(key, own.line.fact["id"], own.sealed)
 
 
-def _arrival(place: str | None) -> int:
-    if place is None:
-        return MAX_INT
+def _arrival(place: str) -> int:
     if not re.fullmatch(r"[0-9]{1,15}", place):
         raise bad_cursor()
     return int(place)

@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 from app.api.wire import calendar_day, instant, stamp
-from app.store.statements import Line
-from ledger.accounts import AccountKind, Asset
-from ledger.entries import Entry, Kind
-from scenarios import Catalogue, Version, quantify
+from app.flows.explain import Cut
+from app.flows.summary import gained
+from app.store.statements import Fact, Line
+from ledger.accounts import Asset
+from ledger.entries import Kind
+from scenarios import Activity, Reduction, Version, quantify
 from scenarios.activity import measure, read_time
+from scenarios.caps import Cap
 
-_TITLES = {
+Editions = Callable[[str, int], Version]
+"""The edition of a scenario's number, of those that were ever published."""
+
+_TITLES: dict[str, str] = {
     Kind.ISSUE: "获得",
     Kind.HOLD: "冻结",
     Kind.RELEASE: "解冻",
@@ -23,23 +30,32 @@ _TITLES = {
     Kind.EXPIRE: "过期",
     Kind.ADJUST: "调整",
 }
+_SHOWN = (("awaiting", "waiting_points"), ("withheld", "withheld_points"))
 
 
-def line(item: Line, catalogue: Catalogue) -> dict[str, Any]:
+class Reckoned(NamedTuple):
+    """An act reckoned again from its opening."""
+
+    act: dict[str, Any]
+    activity: Activity
+    reduction: Reduction
+
+
+def line(item: Line, editions: Editions) -> dict[str, Any]:
     """One line of a statement: amounts are what the wallet gained, or lost if negative."""
-    entry, detail = item.entry, item.entry.detail
-    version = rule_of(entry, catalogue)
+    fact, detail = item.fact, item.fact["detail"]
+    version = rule_of(fact, editions)
     made: dict[str, Any] = {
-        "entry_id": entry.id,
-        "kind": str(entry.kind),
-        "title_zh": version.title.zh if version else _TITLES.get(entry.kind, str(entry.kind)),
+        "entry_id": fact["id"],
+        "kind": fact["kind"],
+        "title_zh": version.title.zh if version else _TITLES.get(fact["kind"], fact["kind"]),
         "scenario": version.scenario if version else None,
-        **stamp("recorded", datetime.fromisoformat(entry.at)),
-        "points": str(_gained(entry, Asset.POINT)),
-        "reduction_mg": str(_gained(entry, Asset.CO2E)),
+        **stamp("recorded", datetime.fromisoformat(fact["at"])),
+        "points": str(gained(fact, Asset.POINT)),
+        "reduction_mg": str(gained(fact, Asset.CO2E)),
         "sealed": item.sealed,
     }
-    for name, shown in (("awaiting", "waiting_points"), ("withheld", "withheld_points")):
+    for name, shown in _SHOWN:
         if name in detail:
             made[shown] = str(detail[name])
     for name in ("settles", "reverses", "redeem", "hold"):
@@ -48,33 +64,37 @@ def line(item: Line, catalogue: Catalogue) -> dict[str, Any]:
     return made
 
 
-def rule_of(entry: Entry, catalogue: Catalogue) -> Version | None:
+def rule_of(fact: Fact, editions: Editions) -> Version | None:
     """The edition an issue was reckoned by; None for entries without a rule."""
-    if "rule" not in entry.detail:
+    if "rule" not in fact["detail"]:
         return None
-    scenario, number, _ = entry.detail["rule"]
-    edition: Version = catalogue.versions(scenario)[number - 1]
-    return edition
+    scenario, number, _ = fact["detail"]["rule"]
+    return editions(scenario, number)
 
 
-def postings(entry: Entry) -> list[dict[str, str]]:
+def postings(fact: Fact) -> list[dict[str, str]]:
     """The entry's balanced lines."""
     return [
         {
-            "account": str(one.account.kind),
-            "asset": str(one.asset),
-            "bucket": _bucket(one.asset, one.bucket),
-            "amount": str(one.amount),
+            "account": name.partition(":")[0],
+            "asset": asset,
+            "bucket": _bucket(asset, bucket),
+            "amount": str(amount),
         }
-        for one in entry.postings
+        for name, asset, bucket, amount in fact["postings"]
     ]
 
 
-def calculation(version: Version, opening: bytes) -> dict[str, Any]:
+def reckon(version: Version, opening: bytes) -> Reckoned:
     """How the reduction came about, reckoned again from what the resident did."""
     act = json.loads(opening)
     activity = measure(version, read_time(act["occurred_at"]), act["quantities"])
-    reduction = quantify(version, activity)
+    return Reckoned(act, activity, quantify(version, activity))
+
+
+def calculation(version: Version, reckoned: Reckoned, cut: Cut | None) -> dict[str, Any]:
+    """From what was done to grams and points; `cut` if caps withheld some."""
+    act, activity, reduction = reckoned
     workings = reduction.workings
     return {
         "provider": act["provider"],
@@ -113,22 +133,29 @@ def calculation(version: Version, opening: bytes) -> dict[str, Any]:
         "reduction_g": workings.result_g,
         "points_per_kg": version.rate.points_per_kg,
         "points_before_caps": str(version.rate.points(reduction.mg)),
-        "caps": [
-            {"per": cap.per, "of": cap.of, "limit": cap.limit, "source": cap.source}
-            for cap in version.caps
-        ],
+        "caps": [_cap(cap, cut) for cap in version.caps],
     }
 
 
-def _gained(entry: Entry, asset: Asset) -> int:
-    return sum(
-        one.amount
-        for one in entry.postings
-        if one.account.kind is AccountKind.RESIDENT and one.asset is asset
-    )
+def _cap(cap: Cap, cut: Cut | None) -> dict[str, Any]:
+    made: dict[str, Any] = {
+        "per": cap.per,
+        "of": cap.of,
+        "limit": cap.limit,
+        "source": cap.source,
+        "applied": cut is not None and cut.cap == cap.name,
+    }
+    if cut is not None:
+        used = cut.used[cap.per]
+        made["used_before"] = {
+            "acts": str(used.count),
+            "reduction_mg": str(used.reduction_mg),
+            "points": str(used.points),
+        }
+    return made
 
 
-def _bucket(asset: Asset, bucket: int) -> str:
+def _bucket(asset: str, bucket: int) -> str:
     if bucket == 0:
         return ""
-    return calendar_day(bucket) if asset is Asset.POINT else str(bucket)
+    return calendar_day(bucket) if asset == Asset.POINT else str(bucket)

@@ -1,4 +1,4 @@
-"""The one database handle, and the two idioms the stores share: COPY in, and one row out."""
+"""The one database handle, and the idioms the stores share: COPY in, rows out, once more."""
 
 from __future__ import annotations
 
@@ -58,6 +58,18 @@ def copy_in(
         raise DBAPIError.instance(statement, None, error, psycopg.Error) from error
 
 
+def fetch(tx: Connection, statement: str, parameters: Sequence[Any]) -> list[Any]:
+    """The rows of a query in the driver's own SQL (%s), read in binary: for reads so small that
+    what SQLAlchemy adds costs as much as the statement. Raises DBAPIError."""
+    driver: Any = tx.connection.driver_connection
+    try:
+        with driver.cursor(binary=True) as cursor:
+            rows: list[Any] = cursor.execute(statement, parameters).fetchall()
+            return rows
+    except psycopg.Error as error:
+        raise DBAPIError.instance(statement, None, error, psycopg.Error) from error
+
+
 def snapshot(engine: Engine) -> Connection:
     """A connection whose statements all see the database as it stood at the first of them."""
     return engine.connect().execution_options(isolation_level="REPEATABLE READ")
@@ -81,7 +93,7 @@ def text_array(values: Iterable[str]) -> str:
 
 
 def one_statement(engine: Engine) -> Connection:
-    """A connection for a single read, which needs no BEGIN and ROLLBACK around it."""
+    """A connection for reads of one statement each, which need no BEGIN and ROLLBACK around."""
     return engine.connect().execution_options(isolation_level="AUTOCOMMIT")
 
 

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import datetime
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import orjson
 from sqlalchemy import Connection, text
 
+from app.store.db import bytea_array, fetch
 from ledger.accounts import AccountKind, Asset
-from ledger.entries import Entry, Kind
+from ledger.encoding import MAX_INT
+from ledger.entries import Kind
+
+Fact = dict[str, Any]
+"""An entry as its payload has it, {"at", "detail", "id", "kind", "postings", "v"}: its form was
+checked when it was written, and the audit checks that it never changed."""
 
 
 class Balance(NamedTuple):
@@ -24,8 +32,41 @@ class Line(NamedTuple):
     """One entry of a statement."""
 
     arrival: int
-    entry: Entry
+    fact: Fact
     sealed: bool
+
+
+class Standing(NamedTuple):
+    """What a resident holds at a moment, points waiting for a budget, messages not read."""
+
+    balances: list[Balance]
+    waiting: int
+    unread: int
+
+
+class Full(NamedTuple):
+    """One entry and what belongs to it: the sealed opening and its person's wrapped key (None if
+    there is none, or they were erased), points still waiting, and which of two later entries
+    there are."""
+
+    line: Line
+    sealed: bytes | None
+    wrapped_key: bytes | None
+    waiting: int
+    later: frozenset[str]
+
+
+class Wanted(NamedTuple):
+    """Which entries: arrivals from `since` and below `before`, times (as entries write them) from
+    `first` and below `end`; of a kind, of a scenario, of an area. Empty means any."""
+
+    since: int = 0
+    before: int = MAX_INT
+    first: str = ""
+    end: str = ""
+    kind: Kind | None = None
+    scenario: str = ""
+    area: str = ""
 
 
 class Refusal(NamedTuple):
@@ -40,56 +81,148 @@ class Refusal(NamedTuple):
     detail: str
 
 
-# The one statement of the hottest read: the driver's own SQL, since compiling text() costs as much
-# as running this.
-_BALANCES = (
-    "SELECT account_kind, asset, bucket, amount FROM balances"
-    " WHERE account = %s AND account_kind <= 3 AND amount > 0 ORDER BY bucket"
-)
-_LINES = text("""
-SELECT e.arrival, e.payload, l.leaf IS NOT NULL AS sealed
+# The hottest reads are in the driver's own SQL: compiling text() costs as much as running this.
+_BALANCES = """
+SELECT account_kind, asset, bucket, amount FROM balances
+WHERE account = %s AND account_kind <= 3 AND amount > 0 ORDER BY bucket"""
+_WAITING, _UNREAD = -1, -2  # beside the codes of accounts
+_STANDING = f"""
+SELECT account_kind, asset, bucket, amount FROM balances
+WHERE account = %s AND account_kind <= 3 AND amount > 0
+UNION ALL
+SELECT {_WAITING}::smallint, 0::smallint, 0, coalesce(sum(points), 0)::bigint
+FROM waiting WHERE resident = %s
+UNION ALL
+SELECT {_UNREAD}::smallint, 0::smallint, 0, count(*)
+FROM messages WHERE resident = %s AND read_at IS NULL
+ORDER BY 3"""  # noqa: S608 (our own two numbers)
+# Only whose page nothing but its place decides can be cut before entries are looked at.
+_NEWEST = """
+SELECT e.arrival, e.payload, l.leaf IS NOT NULL
 FROM (SELECT DISTINCT arrival FROM postings
-      WHERE account = :resident AND account_kind <= 3 AND arrival < :before) p
+      WHERE account = %s AND account_kind <= 3 AND arrival < %s ORDER BY arrival DESC LIMIT %s) p
+JOIN entries e USING (arrival) LEFT JOIN leaves l USING (arrival) ORDER BY e.arrival DESC"""
+# payload: the time stands at one place, and an issue's rule is written in one way only
+_WANTED = """
+SELECT e.arrival, e.payload, l.leaf IS NOT NULL
+FROM (SELECT DISTINCT arrival FROM postings
+      WHERE account = %s AND account_kind <= 3 AND arrival >= %s AND arrival < %s) p
 JOIN entries e USING (arrival) LEFT JOIN leaves l USING (arrival)
-WHERE (CAST(:kind AS text) IS NULL OR e.kind = :kind)
-  AND (CAST(:needle AS bytea) IS NULL OR position(CAST(:needle AS bytea) IN e.payload) > 0)
-ORDER BY e.arrival DESC LIMIT :limit""")
+WHERE (%s::text = '' OR e.kind = %s::text)
+  AND position(%s::bytea IN e.payload) > 0 AND position(%s::bytea IN e.payload) > 0
+  AND substring(e.payload FROM 8 FOR 24) >= %s::bytea
+  AND substring(e.payload FROM 8 FOR 24) < %s::bytea
+ORDER BY e.arrival DESC LIMIT %s"""
+_SINCE = """
+SELECT e.arrival, e.payload, l.leaf IS NOT NULL
+FROM (SELECT DISTINCT arrival FROM postings
+      WHERE account = %s AND account_kind <= 3 AND arrival >= least(%s, (
+        SELECT min(arrival) FROM (
+          SELECT DISTINCT arrival FROM postings WHERE account = %s AND account_kind <= 3
+          ORDER BY arrival DESC LIMIT %s) newest))) p
+JOIN entries e USING (arrival) LEFT JOIN leaves l USING (arrival) ORDER BY e.arrival DESC"""
+_FULL = """
+SELECT e.arrival, e.payload, l.leaf IS NOT NULL, o.sealed, r.wrapped_key, coalesce(w.points, 0),
+  ARRAY(SELECT later.id FROM entries later WHERE later.id IN (%s, %s))
+FROM entries e LEFT JOIN leaves l USING (arrival) LEFT JOIN openings o USING (arrival)
+LEFT JOIN waiting w USING (arrival) LEFT JOIN residents r ON r.id = %s AND r.erased_at IS NULL
+WHERE e.id = %s"""
+_FACTS = "SELECT id, payload FROM entries WHERE id = ANY(%s::bytea[])"
+_OPENINGS = "SELECT arrival, sealed FROM openings WHERE arrival = ANY(%s)"
+_WAITS = "SELECT arrival, points FROM waiting WHERE resident = %s"
 _REFUSALS = text("""
 SELECT recorded_at, provider, batch_id, position, activity_id, code, detail FROM rejections
 WHERE resident = :resident
   AND (recorded_at, provider, batch_id, position) < (:at, :provider, :batch_id, :position)
 ORDER BY recorded_at DESC, provider DESC, batch_id DESC, position DESC LIMIT :limit""")
+_REFUSED = """
+SELECT code, count(*) FROM rejections
+WHERE resident = %s AND recorded_at >= %s AND recorded_at < %s GROUP BY code ORDER BY code"""
 
 
 def balances(tx: Connection, resident: str) -> list[Balance]:
     """Everything a resident's own accounts hold, by rising bucket."""
-    rows = tx.exec_driver_sql(_BALANCES, (bytes.fromhex(resident),))
-    return [Balance(*row) for row in rows]
+    return [Balance(*row) for row in fetch(tx, _BALANCES, [bytes.fromhex(resident)])]
+
+
+def standing(tx: Connection, resident: str) -> Standing:
+    """What a resident holds, waits for and has not read, of one moment."""
+    rows = [Balance(*row) for row in fetch(tx, _STANDING, [bytes.fromhex(resident)] * 3)]
+    more = {row.kind: row.amount for row in rows if row.kind < 0}
+    return Standing([row for row in rows if row.kind > 0], more[_WAITING], more[_UNREAD])
+
+
+def newest(tx: Connection, resident: str, since: int, at_least: int) -> list[Line]:
+    """A resident's entries from an arrival on, and older ones if these are fewer than that."""
+    who = bytes.fromhex(resident)
+    return _lines(fetch(tx, _SINCE, [who, since, who, at_least]))
 
 
 def lines(
-    tx: Connection,
-    resident: str,
-    before: int,
-    limit: int,
-    kind: Kind | None = None,
-    area: str | None = None,
+    tx: Connection, resident: str, limit: int | None = None, wanted: Wanted | None = None
 ) -> list[Line]:
-    """A resident's entries before an arrival number, newest first.
-
-    An area is found by the payload's canonical bytes, which name an issue's rule in one way only.
-    """
-    rows = tx.execute(
-        _LINES,
-        {
-            "resident": bytes.fromhex(resident),
-            "before": before,
-            "limit": limit,
-            "kind": kind,
-            "needle": f'"rule":["{area}.'.encode() if area else None,
-        },
+    """A resident's entries, newest first; with `wanted` only those it speaks of."""
+    asked, who = wanted or Wanted(), bytes.fromhex(resident)
+    if asked == Wanted(before=asked.before):
+        return _lines(fetch(tx, _NEWEST, [who, asked.before, limit]))
+    kind = asked.kind or ""
+    parameters = (
+        *(who, asked.since, asked.before, kind, kind),
+        *(_rule(asked.area, b"."), _rule(asked.scenario, b'",')),
+        *(asked.first.encode(), (asked.end or ":").encode(), limit),
     )
-    return [Line(row.arrival, Entry.parse(row.payload), row.sealed) for row in rows]
+    return _lines(fetch(tx, _WANTED, parameters))
+
+
+def _rule(name: str, end: bytes) -> bytes:
+    """How an issue's payload names a rule that begins so; nothing, which all hold, for no name."""
+    return b'"rule":["' + name.encode() + end if name else b""
+
+
+def _lines(rows: list[Any]) -> list[Line]:
+    return [Line(arrival, orjson.loads(payload), sealed) for arrival, payload, sealed in rows]
+
+
+def full(tx: Connection, resident: str, entry_id: str, later: tuple[str, str]) -> Full | None:
+    """An entry of this resident's with all that belongs to it; None if there is none. `later` are
+    the ids that two entries which follow from it would have."""
+    ids = (*map(bytes.fromhex, later), bytes.fromhex(resident), bytes.fromhex(entry_id))
+    rows = fetch(tx, _FULL, ids)
+    if not rows:
+        return None
+    arrival, payload, is_sealed, sealed, wrapped, waiting, found = rows[0]
+    line = Line(arrival, orjson.loads(payload), is_sealed)
+    if owner(line.fact) != resident:
+        return None
+    return Full(line, sealed, wrapped, waiting, frozenset(one.hex() for one in found))
+
+
+def owner(fact: Fact) -> str:
+    """The token of the resident whose accounts an entry touches; "" if there is none."""
+    for name, _, _, _ in fact["postings"]:
+        kind, _, token = name.partition(":")
+        if kind in _PERSONAL:
+            return str(token)
+    return ""
+
+
+_PERSONAL = frozenset(map(str, (AccountKind.RESIDENT, AccountKind.HELD, AccountKind.DEBT)))
+
+
+def facts(tx: Connection, ids: Iterable[str]) -> dict[str, Fact]:
+    """Entries by their ids, of those there are."""
+    rows = fetch(tx, _FACTS, [bytea_array(map(bytes.fromhex, ids))])
+    return {name.hex(): orjson.loads(payload) for name, payload in rows}
+
+
+def sealed_openings(tx: Connection, arrivals: list[int]) -> dict[int, bytes]:
+    """The sealed openings of entries, of those that have one."""
+    return dict(fetch(tx, _OPENINGS, [arrivals]))
+
+
+def waits(tx: Connection, resident: str) -> dict[int, int]:
+    """Points of each arrival that no budget could pay yet."""
+    return dict(fetch(tx, _WAITS, [bytes.fromhex(resident)]))
 
 
 def refusals(
@@ -111,13 +244,14 @@ def refusals(
     return [Refusal(*row) for row in rows]
 
 
+def refused(tx: Connection, resident: str, first: datetime, end: datetime) -> dict[str, int]:
+    """How many of a resident's activities were refused in a time, by code."""
+    return dict(fetch(tx, _REFUSED, [bytes.fromhex(resident), first, end]))
+
+
 def waiting(tx: Connection, resident: str) -> int:
     """Points earned that no budget could pay yet."""
-    total = tx.execute(
-        text("SELECT sum(points) FROM waiting WHERE resident = :resident"),
-        {"resident": bytes.fromhex(resident)},
-    ).scalar()
-    return int(total or 0)
+    return sum(waits(tx, resident).values())
 
 
 def wrapped_key(tx: Connection, resident: str) -> bytes | None:
