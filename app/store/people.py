@@ -220,6 +220,9 @@ _FORGET = (
     "DELETE FROM appeals WHERE resident = :id",
     "DELETE FROM logins WHERE resident = :id",
     "DELETE FROM refresh_tokens WHERE resident = :id",
+    # the account's access tokens from up to this second end; the worker drops the row in an hour
+    "INSERT INTO sign_outs (bearer, at) VALUES (:id, CAST(:now AS timestamptz) + interval '1 s')"
+    " ON CONFLICT (bearer) DO UPDATE SET at = greatest(sign_outs.at, excluded.at)",
     "DELETE FROM phones WHERE resident = :id",
     "DELETE FROM privacy_acceptances WHERE resident = :id",
     "DELETE FROM step_days WHERE resident = :id",
