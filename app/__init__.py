@@ -26,7 +26,9 @@ from app.api import (
     providers,
     public,
     registry,
+    reports,
     residents,
+    reviews,
     sandbox,
     settings,
 )
@@ -106,10 +108,12 @@ def create_app(config: Config, clock: Clock = utc_now) -> Flask:
     audiences = [
         providers.blp,
         residents.blp,
+        reports.blp,
         periods.blp,
         login.blp,
         admins.blp,
         oversight.blp,
+        reviews.blp,
         drafts.blp,
         backtests.blp,
         settings.blp,

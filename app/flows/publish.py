@@ -9,6 +9,7 @@ from secrets import token_hex
 from sqlalchemy import Connection, Engine
 
 from app.config import CITY_ZONE, NOTICE_DAYS
+from app.flows import own
 from app.store import budgets, catalogue, entries
 from app.vault import Vault
 from ledger.entries import instant
@@ -123,8 +124,8 @@ def publish(
     """Publish every version of the files that is not yet; return how many.
 
     First editions may begin on any day, later ones obey the notice. Also makes the general budget,
-    so that every scenario has a payer, funded or not. Raises NoticeError,
-    PublishedVersionChangedError, and Fault if they do not fit what is published.
+    so that every scenario has a payer, funded or not, and the sources of our own. Raises
+    NoticeError, PublishedVersionChangedError, and Fault if they do not fit what is published.
     """
     with engine.begin() as tx:
         catalogue.take_turn(tx)
@@ -135,6 +136,7 @@ def publish(
         catalogue.Registry().current(tx).amended(new)
         record(tx, vault, new, now)
         budgets.create(tx, token_hex(16), "general", budgets.ANY_SCOPE, now)
+        own.register(tx, now)
         return len(new)
 
 
