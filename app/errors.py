@@ -112,6 +112,9 @@ PROBLEMS: dict[str, tuple[int, str]] = {
     "TOO_MANY_APPEALS": (409, "处理中的申诉过多"),
     "REJECTION_UNKNOWN": (404, "没有这条未计入的行为"),
     "BUDGET_SHORT": (409, "预算余额不足"),
+    # a resident's rights
+    "ARCHIVE_NOT_READY": (409, "数据副本尚未生成，请稍后再试"),
+    "ERASURE_CODE_INVALID": (409, "注销确认码不正确或已过期"),
     # a draft of scenario changes, and what its editions may not be
     "DRAFT_STATE": (409, "草案当前状态不允许此操作"),
     "BACKTEST_MISSING": (409, "缺少本修订的测算"),
