@@ -9,7 +9,6 @@ from typing import Final
 
 from sqlalchemy import Connection, Engine
 
-from app.flows.sign_in import sign_out_everywhere
 from app.store import budgets, entries, farewells, history, people
 from app.store.db import transact
 from app.vault import Vault
@@ -45,7 +44,6 @@ def leave(tx: Connection, vault: Vault, resident: str, now: datetime) -> Entry:
         return found[1]
     if people.lock(tx, resident) is None:
         raise Refused("There is no such resident.")
-    sign_out_everywhere(tx, resident, now)
     entries.append(tx, list(_releases(tx, vault, resident, now)))
     entry = erase_subject(id=entry_id, at=instant(now), resident=resident)
     entries.append(tx, [*_closing(tx, vault, resident, now), entry])

@@ -1,15 +1,35 @@
-"""Residents who leave: who asked to, who has left, and whom a database must forget again."""
+"""Residents' word on themselves: where they live, that no more is to be done, that they leave."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from datetime import datetime
+from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, text
 
 from app.store.db import bytea_array
 from ledger.entries import Entry, Kind
 
+
+class Profile(NamedTuple):
+    """What is kept of a resident as such."""
+
+    district: str
+    joined_at: datetime
+    restricted_at: datetime | None
+
+
+_PROFILE = text("""
+SELECT district, joined_at, restricted_at FROM residents WHERE id = :id AND erased_at IS NULL""")
+_MOVE = text("""
+UPDATE residents SET district = :district WHERE id = :id AND erased_at IS NULL
+RETURNING district, joined_at, restricted_at""")
+_RESTRICT = text("""
+UPDATE residents SET restricted_at =
+  CASE WHEN :on THEN coalesce(restricted_at, CAST(:now AS timestamptz)) END
+WHERE id = :id AND erased_at IS NULL
+RETURNING district, joined_at, restricted_at""")
 _ASK = text("""
 INSERT INTO farewells (resident, code, asked_at) VALUES (:resident, :code, :now)
 ON CONFLICT (resident) DO UPDATE SET code = excluded.code, asked_at = excluded.asked_at""")
@@ -51,13 +71,27 @@ def known(tx: Connection, residents: Iterable[str]) -> set[str]:
     return {one.hex() for one in rows.scalars()}
 
 
-def restrict(tx: Connection, resident: str, on: bool, now: datetime) -> datetime | None:
-    """Set or lift a resident's restriction; since when it stands. The first time counts."""
-    return tx.execute(
-        text(
-            "UPDATE residents SET restricted_at ="
-            " CASE WHEN :on THEN coalesce(restricted_at, CAST(:now AS timestamptz)) END"
-            " WHERE id = :id AND erased_at IS NULL RETURNING restricted_at"
-        ),
-        {"id": bytes.fromhex(resident), "on": on, "now": now},
-    ).scalar()
+def profile(tx: Connection, resident: str) -> Profile | None:
+    """What is kept of a living resident as such."""
+    return _read(tx.execute(_PROFILE, {"id": bytes.fromhex(resident)}).first())
+
+
+def move(tx: Connection, resident: str, district: str) -> Profile | None:
+    """Correct the district of a living resident; what is kept then."""
+    return _read(tx.execute(_MOVE, {"id": bytes.fromhex(resident), "district": district}).first())
+
+
+def restrict(tx: Connection, resident: str, on: bool, now: datetime) -> Profile | None:
+    """Restrict the use of a living resident's data, or lift that; what is kept then. The first
+    time counts. Pushes that are due are not sent any more."""
+    parameters = {"id": bytes.fromhex(resident), "on": on, "now": now}
+    if on:
+        tx.execute(
+            text("UPDATE messages SET push = 'none' WHERE resident = :id AND push = 'due'"),
+            parameters,
+        )
+    return _read(tx.execute(_RESTRICT, parameters).first())
+
+
+def _read(row: Any) -> Profile | None:
+    return Profile(*row) if row else None
