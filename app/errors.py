@@ -21,7 +21,12 @@ from werkzeug.exceptions import HTTPException
 from scenarios.errors import FAULTS, TITLES
 
 _MAX_FIELD = 100
-_RETRY_AFTER_S = {"UNAVAILABLE": 2, "NOT_SEALED_YET": 1, "REQUEST_RUNNING": 1}
+_RETRY_AFTER_S = {
+    "UNAVAILABLE": 2,
+    "RANKINGS_UNAVAILABLE": 5,
+    "NOT_SEALED_YET": 1,
+    "REQUEST_RUNNING": 1,
+}
 
 # code: (HTTP status, title for people)
 PROBLEMS: dict[str, tuple[int, str]] = {
@@ -57,6 +62,8 @@ PROBLEMS: dict[str, tuple[int, str]] = {
     "SESSION_ENDED": (401, "会话已结束，请重新登录"),
     "LOGIN_FAILED": (401, "登录未成功"),
     "ROLE_MISSING": (403, "没有所需的角色"),
+    "GUARDIAN_NEEDED": (403, "未满十四周岁须由监护人确认"),
+    "GUARDIAN_TOO_YOUNG": (403, "须由成年人担任监护人"),
     "OWN_ACCOUNT": (403, "不能更改自己的账号"),
     "PASSWORD_WRONG": (403, "当前密码不正确"),
     "PASSWORD_WEAK": (422, "密码不符合要求"),
@@ -67,6 +74,10 @@ PROBLEMS: dict[str, tuple[int, str]] = {
     "IF_MATCH_MISSING": (428, "缺少 If-Match"),
     "REVISION_STALE": (412, "内容已被他人更改，请重新读取"),
     # what is asked
+    "CODE_UNKNOWN": (404, "验证码无效或已过期"),
+    "PRIVACY_NOTICE_CHANGED": (409, "请先阅读并同意最新的隐私说明"),
+    "CONSENT_TEXT_CHANGED": (409, "授权说明已更新，请重新阅读"),
+    "IDENTIFIER_BOUND": (409, "该账号已绑定其他居民"),
     "ADMIN_UNKNOWN": (404, "没有这位管理员"),
     "ADMIN_EXISTS": (409, "管理员名称已被使用"),
     "LAST_OPERATOR": (409, "不能停用最后一位运营管理员"),
@@ -112,6 +123,14 @@ PROBLEMS: dict[str, tuple[int, str]] = {
     "TOO_MANY_APPEALS": (409, "处理中的申诉过多"),
     "REJECTION_UNKNOWN": (404, "没有这条未计入的行为"),
     "BUDGET_SHORT": (409, "预算余额不足"),
+    # challenges, rankings, friends
+    "CHALLENGE_STATE": (409, "挑战当前状态不允许此操作"),
+    "NICKNAME_REFUSED": (422, "昵称不符合要求"),
+    "RANKING_NOT_JOINED": (409, "尚未加入排行"),
+    "FRIEND_CODE_UNKNOWN": (404, "好友码无效或已过期"),
+    "FRIEND_CODE_OWN": (422, "不能添加自己为好友"),
+    "FRIENDS_FULL": (409, "好友数量已达上限"),
+    "RANKINGS_UNAVAILABLE": (503, "排行暂不可用，请稍后再试"),
     # a resident's rights
     "ARCHIVE_NOT_READY": (409, "数据副本尚未生成，请稍后再试"),
     "ERASURE_CODE_INVALID": (409, "注销确认码不正确或已过期"),

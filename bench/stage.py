@@ -94,7 +94,8 @@ def stage(customers: int) -> Iterator[Stage]:
             names = tuple(f"{code}-customer-{n}" for n in range(customers))
             for first in range(0, len(names), BATCH):
                 some = names[first : first + BATCH]
-                residents += enroll(engine, vault, registry, code, some, "140403", now).values()
+                parts = (engine, vault, registry, code, some, "140403", now)
+                residents += enroll(*parts, only=[scenario]).values()
             made.append(Provider(code, key_id, key, names, scenario, quantity, most))
         analyze(config)
         sealer = Sealer(engine, vault, config.head_file)

@@ -24,6 +24,7 @@ from sqlalchemy import create_engine
 
 from app.cli import stand_in
 from app.config import Config, ConfigError
+from app.flows.privacy import publish_notices
 from app.flows.process import end_with_parent
 from app.flows.publish import publish
 from app.store.db import migrate
@@ -55,6 +56,7 @@ def prepare(config: Config) -> Config:
         part.rename(config.keys_dir)  # all of them or none, whenever this is interrupted
     engine = create_engine(config.database_url)
     publish(engine, open_vault(config.keys_dir), load(), utc_now())
+    publish_notices(engine, utc_now())
     engine.dispose()
     return config
 

@@ -35,6 +35,7 @@ from app.flows.budget import fund_budget
 from app.flows.check import check_database
 from app.flows.erase import erase, erase_again
 from app.flows.export import export_log
+from app.flows.privacy import publish_notices
 from app.flows.publish import publish
 from app.flows.rotate import rotate_log_key
 from app.flows.seal import Sealer
@@ -42,7 +43,7 @@ from app.flows.trail import act
 from app.flows.work import Worker
 from app.store import budgets, gauges, providers
 from app.store.db import migrate as run_migrations
-from app.vault import Vault, create_keys, open_vault
+from app.vault import Vault, create_keys, open_vault, renew_token_key
 from ledger.text import base64
 from scenarios import AREAS, load
 
@@ -92,6 +93,14 @@ def keys_rotate(config: Config) -> None:
         )
 
 
+@keys.command("renew-token")
+@click.pass_obj
+def keys_renew_token(config: Config) -> None:
+    """Make a new token.key; what the old one has signed stays good for its half hour."""
+    renew_token_key(config.keys_dir)
+    click.echo("a new token.key is there, the one before is token.old.key; restart the web")
+
+
 @click.command()
 @click.pass_obj
 def migrate(config: Config) -> None:
@@ -105,8 +114,9 @@ def migrate(config: Config) -> None:
 @click.command("publish")
 @click.pass_obj
 def publish_rules(config: Config) -> None:
-    """Publish the scenario versions that are not published yet."""
+    """Publish the scenario versions and privacy notices that are not published yet."""
     with parts(config) as (ready, engine, vault):
+        publish_notices(engine, _now())
         count = publish(engine, vault, load(), _now(), ready.notice_days)
     click.echo(f"{count} versions published")
 

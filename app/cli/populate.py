@@ -22,7 +22,8 @@ from app.cli.tally import Tally
 from app.cli.tryout import provider_key
 from app.config import Config
 from app.flows.budget import fund_budget
-from app.flows.enroll import connect, join
+from app.flows.enroll import connect
+from app.flows.join import add_resident
 from app.store import budgets, people, providers
 from app.vault import Vault
 from app.wiring import utc_now
@@ -80,7 +81,7 @@ def settle_in(engine: Engine, vault: Vault, city: SampleCity, crowd: Sequence[Pe
         }
         for person in crowd:
             if person.number not in tokens:
-                tokens[person.number] = join(tx, vault, person.district, now)
+                tokens[person.number] = add_resident(tx, vault, person.district, now)
                 joined += 1
         for provider in PROVIDERS:
             fresh = {

@@ -1,31 +1,19 @@
-"""Join a resident and bind a provider's identifier; what came before the binding is credited."""
+"""Enrol: make residents who were never asked, in demo and test mode only."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
-from secrets import token_hex
 
-import orjson
 from sqlalchemy import Connection, Engine
 
+from app.flows.claim import claim
 from app.flows.consent import open_scenarios, text_digest
-from app.flows.credit import credit
-from app.flows.document import Document
-from app.store import batches, consents, people
+from app.flows.join import add_resident
+from app.store import consents, people
 from app.store.catalogue import Registry
-from app.store.db import transact
-from app.vault import Vault, unseal
+from app.vault import Vault
 from scenarios import Version
-
-_PAGE = 1000  # people a round
-
-
-def join(tx: Connection, vault: Vault, district: str, now: datetime) -> str:
-    """Add a resident; return the account token."""
-    resident = token_hex(16)
-    people.join(tx, resident, vault.new_subject_key(resident), district, now)
-    return resident
 
 
 def connect(
@@ -50,70 +38,24 @@ def enroll(
     subjects: Sequence[str],
     district: str,
     now: datetime,
+    only: Collection[str] | None = None,
 ) -> dict[str, str]:
-    """Make a resident for each identifier that has none, consenting to every scenario that takes
-    activities; return everybody's token.
+    """Make a resident for each identifier that has none; return everybody's token.
 
-    For demo and test mode, where nobody can be asked.
+    They consent to every scenario that takes activities, or to `only` some.
     """
     hashed = {vault.subject(provider, subject): subject for subject in subjects}
     with engine.begin() as tx:
         known = people.bound_to(tx, list(hashed))
         bonds = {
-            subject: join(tx, vault, district, now) for subject in hashed if subject not in known
+            subject: add_resident(tx, vault, district, now)
+            for subject in hashed
+            if subject not in known
         }
-        connect(tx, provider, bonds, open_scenarios(registry.current(tx), now), now)
+        versions = open_scenarios(registry.current(tx), now)
+        agreed = {name: one for name, one in versions.items() if only is None or name in only}
+        connect(tx, provider, bonds, agreed, now)
         for subject in bonds:
             claim(tx, vault, registry, provider, subject, now)
     known |= bonds
     return {subject: known[digest] for digest, subject in hashed.items()}
-
-
-def claim(
-    tx: Connection,
-    vault: Vault,
-    registry: Registry,
-    provider: str,
-    subject: bytes,
-    now: datetime,
-) -> int:
-    """Credit what a provider reported for this identifier before it was bound, in time order.
-
-    What the resident has not consented to goes on waiting. Returns how many acts were judged.
-    """
-    waiting = [_waiting(vault, subject, item) for item in batches.unclaimed(tx, provider, subject)]
-    scenarios = {document.scenario for document in waiting}
-    member = people.resolve_and_lock(tx, [subject], scenarios).get(subject) if waiting else None
-    if member is None or member.restricted:
-        return 0
-    rest = [(one.id, one.scenario) for one in waiting if one.scenario not in member.consented]
-    documents = [one for one in waiting if one.scenario in member.consented]
-    if rest:
-        batches.await_consent(tx, provider, rest)
-    if documents:
-        batches.take_unclaimed(tx, provider, [document.id for document in documents])
-        documents.sort(key=lambda document: datetime.fromisoformat(document.occurred_at))
-        credited = credit(tx, vault, registry.current(tx), provider, documents, now)
-        label = f"binding-{subject[:8].hex()}"  # in place of the batches it came in
-        batches.put_rejections(tx, provider, label, credited.rejected, now)
-    return len(documents)
-
-
-def _waiting(vault: Vault, subject: bytes, item: batches.Unclaimed) -> Document:
-    content = orjson.loads(unseal(vault.vault, item.sealed, subject))
-    scenario, occurred_at, quantities, place = content
-    name = item.activity_id
-    return Document(name, subject, scenario, occurred_at, quantities, name, place)
-
-
-def claim_stragglers(engine: Engine, vault: Vault, registry: Registry, now: datetime) -> int:
-    """Credit acts that were put aside in the very moment in which their subject was bound."""
-    with engine.begin() as tx:
-        found = batches.claimable(tx, _PAGE)
-    return sum(_claim(engine, vault, registry, *who, now) for who in found)
-
-
-def _claim(
-    engine: Engine, vault: Vault, registry: Registry, provider: str, subject: bytes, now: datetime
-) -> int:
-    return transact(engine, lambda tx: claim(tx, vault, registry, provider, subject, now))

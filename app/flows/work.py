@@ -17,7 +17,7 @@ from sqlalchemy.exc import DBAPIError
 
 from app.config import CITY_ZONE
 from app.flows.budget import pay_waiting
-from app.flows.enroll import claim_stragglers
+from app.flows.claim import claim_stragglers
 from app.flows.expire import expire_points
 from app.flows.fingerprint import oldest_kept
 from app.flows.login import LIFE

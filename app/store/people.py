@@ -225,6 +225,7 @@ _FORGET = (
     " ON CONFLICT (bearer) DO UPDATE SET at = greatest(sign_outs.at, excluded.at)",
     "DELETE FROM phones WHERE resident = :id",
     "DELETE FROM privacy_acceptances WHERE resident = :id",
+    "DELETE FROM guardian_codes WHERE resident = :id",
     "DELETE FROM step_days WHERE resident = :id",
     # what was shown once stays known by its keyed hash, but no longer who showed it
     "UPDATE evidence SET report = NULL, resident = NULL, sealed = NULL WHERE resident = :id",

@@ -27,6 +27,17 @@ def add(tx: Connection, code: str, name: str, now: datetime) -> bool:
     return tx.execute(statement, {"code": code, "name": name, "now": now}).rowcount == 1
 
 
+def exists(tx: Connection, code: str) -> bool:
+    """Whether there is a provider of this code."""
+    found = tx.execute(text("SELECT FROM providers WHERE code = :code"), {"code": code})
+    return found.first() is not None
+
+
+def names(tx: Connection) -> dict[str, str]:
+    """The name of every provider, by its code."""
+    return {row.code: row.name for row in tx.execute(text("SELECT code, name FROM providers"))}
+
+
 def add_key(
     tx: Connection, key_id: str, provider: str, algorithm: str, public_key: bytes, now: datetime
 ) -> None:

@@ -29,7 +29,16 @@ ALTER TABLE bindings ADD consent_set integer NOT NULL DEFAULT 1 REFERENCES conse
 -- Why an act still waits although somebody is bound: its scenario has no consent yet.
 ALTER TABLE unclaimed ADD scenario text;
 
-GRANT SELECT, INSERT, UPDATE, DELETE ON consents TO puhui_app;
+-- A guardian's word for a child that joins with this code.
+CREATE TABLE guardian_codes (
+  code bytea PRIMARY KEY CHECK (octet_length(code) = 32),
+  resident bytea NOT NULL REFERENCES residents,
+  expires_at timestamptz NOT NULL
+);
+CREATE INDEX guardian_codes_by_resident ON guardian_codes (resident);
+CREATE INDEX residents_by_guardian ON residents (guardian) WHERE guardian IS NOT NULL;
+
+GRANT SELECT, INSERT, UPDATE, DELETE ON consents, guardian_codes TO puhui_app;
 GRANT SELECT, INSERT ON consent_sets TO puhui_app;
 GRANT UPDATE ON bindings, unclaimed TO puhui_app;
 """

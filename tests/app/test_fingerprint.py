@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 from sqlalchemy import text
 
 from app.flows.accept import Batch, accept
+from app.flows.claim import claim
 from app.flows.consent import open_scenarios
 from app.flows.correct import correct
-from app.flows.enroll import claim, connect, enroll
+from app.flows.enroll import connect, enroll
 from app.flows.fingerprint import fingerprint, oldest_kept
 from app.store import acts, people, providers
 from app.vault import Vault
