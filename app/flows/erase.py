@@ -37,12 +37,13 @@ def leave(tx: Connection, vault: Vault, resident: str, now: datetime) -> Entry:
     credited, to nobody; a debt stays with the account. Done again, only what came back meanwhile,
     by a slow request or out of a backup, is forgotten again.
     """
+    alive = people.lock(tx, resident) is not None  # or waited until somebody else had erased them
     entry_id = vault.entry_id("erase", resident)
     found = entries.find(tx, entry_id)
     if found is not None:
         people.forget(tx, resident, now)
         return found[1]
-    if people.lock(tx, resident) is None:
+    if not alive:
         raise Refused("There is no such resident.")
     entries.append(tx, list(_releases(tx, vault, resident, now)))
     entry = erase_subject(id=entry_id, at=instant(now), resident=resident)
