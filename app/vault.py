@@ -142,6 +142,18 @@ def add_log_key(folder: Path, origin: str) -> str:
     return signer.verifier.vkey
 
 
+def renew_token_key(folder: Path) -> None:
+    """Put a fresh token.key in the place of the one there, which is kept as token.old.key.
+
+    At every moment there is a whole token.key. Raises ConfigError if there is none before.
+    """
+    was, new = _read(folder / "token.key"), folder / "token.new"
+    for name, text in (("token.old.key", was.hex()), ("token.new", token_hex(32))):
+        (folder / name).unlink(missing_ok=True)
+        _write(folder / name, text)
+    new.rename(folder / "token.key")
+
+
 def open_vault(folder: Path) -> Vault:
     """Read the secrets. Raises ConfigError naming the file that is missing or malformed."""
     found = sorted(folder.glob("log-*.key"), key=lambda p: int(p.stem.removeprefix("log-")))

@@ -19,7 +19,7 @@ from app.flows.erase import erase
 from app.flows.sign_in import Guest
 from app.flows.work import Worker
 from app.store import logins, people
-from app.vault import create_keys, open_vault
+from app.vault import create_keys, open_vault, renew_token_key
 
 LOGIN = "/api/v1/login"
 REFRESH = "/api/v1/login/refresh"
@@ -350,8 +350,8 @@ def test_tokens_of_the_old_key_are_good_until_they_run_out_and_no_new_one_is(
     create_keys(keys, city.config.log_origin)
     for path in city.config.keys_dir.iterdir():
         (keys / path.name).write_text(path.read_text())
-    (keys / "token.key").rename(keys / "token.old.key")
-    (keys / "token.key").write_text("ab" * 32 + "\n")
+    renew_token_key(keys)
+    assert (keys / "token.key").stat().st_mode & 0o777 == 0o600
     changed_at = city.clock().timestamp() + 60
     os.utime(keys / "token.key", (changed_at, changed_at))
     assert open_vault(keys).old_token == (city.vault.token, int(changed_at))

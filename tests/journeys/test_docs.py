@@ -97,7 +97,8 @@ def desk(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def environment(desk: Path) -> dict[str, str]:
     """As somebody has it who has just cloned the repository."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("PUHUI")}
+    ours = ("PUHUI", "WECHAT")
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
     for name in ("DATABASE_URL", "DATABASE_OWNER_URL", "REDIS_URL"):
         kept.pop(name, None)
     paths = f"{desk / 'bin'}{os.pathsep}{os.environ['PATH']}"
@@ -284,7 +285,7 @@ def test_every_code_is_explained_and_every_code_explained_exists():
 
 def test_every_setting_is_explained():
     source = (ROOT / "app" / "config.py").read_text()
-    settings = set(re.findall(r'"((?:PUHUI|DATABASE|REDIS)_[A-Z_]+)"', source))
+    settings = set(re.findall(r'"((?:PUHUI|DATABASE|REDIS|WECHAT)_[A-Z_]+)"', source))
     assert _first_cells(ROOT / "docs" / OPERATORS) == settings
     exported = re.findall(r"^export (\w+)=", (ROOT / "docs" / OPERATORS).read_text(), re.MULTILINE)
     assert set(exported) <= settings
