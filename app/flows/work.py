@@ -16,8 +16,10 @@ from sqlalchemy import Engine
 from sqlalchemy.exc import DBAPIError
 
 from app.config import CITY_ZONE
+from app.flows.archive import make_next
 from app.flows.budget import pay_waiting
 from app.flows.claim import claim_stragglers
+from app.flows.erase import forget_stragglers
 from app.flows.expire import expire_points
 from app.flows.fingerprint import oldest_kept
 from app.flows.login import LIFE
@@ -88,7 +90,10 @@ class Worker:
             self._expired_on = today
         if self._swept_at is None or now - self._swept_at >= _SWEEP:
             claim_stragglers(self._engine, self._vault, self._registry, now)
+            forget_stragglers(self._engine, now)
             with self._engine.begin() as tx:
                 logins.sweep(tx, now - CODES_KEPT, now - ENDED_KEPT)
             self._swept_at = now
-        return self._sealer.seal(now)
+        sealed = self._sealer.seal(now)
+        make_next(self._engine, self._vault, self._registry, now)
+        return sealed
