@@ -58,6 +58,18 @@ def with_servers(config: Config) -> Config:
     return config
 
 
+def open_redis(url: str) -> redis.Redis:
+    """A client that gives up soon and at once: whoever asks has an answer of their own to a Redis
+    that is away."""
+    return redis.Redis.from_url(
+        url,
+        protocol=3,
+        socket_timeout=_REDIS_TIMEOUT_S,
+        socket_connect_timeout=_REDIS_TIMEOUT_S,
+        retry=Retry(NoBackoff(), 0),
+    )
+
+
 def wire(app: Flask, config: Config, clock: Clock = utc_now) -> Wired:
     """Put the parts together and hang them on the app. Raises ConfigError."""
     if config.database_url is None or config.redis_url is None:
@@ -67,13 +79,7 @@ def wire(app: Flask, config: Config, clock: Clock = utc_now) -> Wired:
     db.init_app(app)
     with app.app_context():
         engine = db.engine
-    shared = redis.Redis.from_url(
-        config.redis_url,
-        protocol=3,
-        socket_timeout=_REDIS_TIMEOUT_S,
-        socket_connect_timeout=_REDIS_TIMEOUT_S,
-        retry=Retry(NoBackoff(), 0),  # limits have their own answer to a Redis that is away
-    )
+    shared = open_redis(config.redis_url)
     parts = Wired(
         config=config,
         engine=engine,
