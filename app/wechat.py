@@ -52,13 +52,15 @@ for _name in ("httpx", "httpcore"):
 
 
 class WeChatError(Exception):
-    """WeChat did not do what was asked; `errcode` is its number, 0 if it gave none."""
+    """WeChat did not do what was asked; `errcode` is its number, 0 if it gave none. Unless it did,
+    or `reached` is False, it may have been done all the same."""
 
     code = "UNAVAILABLE"
 
-    def __init__(self, detail: str, errcode: int = 0) -> None:
+    def __init__(self, detail: str, errcode: int = 0, *, reached: bool = True) -> None:
         super().__init__(detail)
         self.errcode = errcode
+        self.reached = reached
 
 
 class WeChatCodeError(WeChatError):
@@ -200,7 +202,7 @@ class WeChat:
         self, method: str, path: str, query: Mapping[str, str], document: Any
     ) -> dict[str, Any]:
         if not self.app_id:
-            raise WeChatError("this city has no WeChat app id yet")
+            raise WeChatError("this city has no WeChat app id yet", reached=False)
         body = {} if document is None else {"content": orjson.dumps(document)}
         try:
             answer = self._http.request(method, path, params=query, **body)  # type: ignore[arg-type]
@@ -210,7 +212,10 @@ class WeChat:
             found = orjson.loads(content)
         except (httpx.HTTPError, orjson.JSONDecodeError) as error:
             structlog.get_logger().warning("wechat away", path=path, error=type(error).__name__)
-            raise WeChatError("WeChat does not answer at this moment; try again soon") from None
+            reached = not isinstance(error, httpx.ConnectError | httpx.ConnectTimeout)
+            raise WeChatError(
+                "WeChat does not answer at this moment; try again soon", reached=reached
+            ) from None
         if not isinstance(found, dict):
             raise WeChatError("WeChat's answer is not one that we know")
         return found

@@ -37,6 +37,8 @@ from app.flows.erase import erase, erase_again
 from app.flows.export import export_log
 from app.flows.privacy import publish_notices
 from app.flows.publish import publish
+from app.flows.push import Pusher
+from app.flows.ranking import Rankings
 from app.flows.rotate import rotate_log_key
 from app.flows.seal import Sealer
 from app.flows.trail import act
@@ -44,6 +46,8 @@ from app.flows.work import Worker
 from app.store import budgets, gauges, providers
 from app.store.db import migrate as run_migrations
 from app.vault import Vault, create_keys, open_vault, renew_token_key
+from app.wechat import connect
+from app.wiring import open_redis
 from ledger.text import base64
 from scenarios import AREAS, load
 
@@ -278,7 +282,10 @@ def worker(config: Config) -> None:
     configure_logs()
     with parts(config) as (ready, engine, vault):
         sealer = Sealer(engine, vault, ready.head_file)
-        Worker(engine, vault, sealer, _now, Runner(ready, engine)).run()
+        line = connect(ready, None)  # sharing its access token would only save a call
+        pusher = Pusher(engine, vault, line, _now) if ready.wechat_app_id else None
+        rankings = Rankings(engine, vault, open_redis(ready.redis_url)) if ready.redis_url else None
+        Worker(engine, vault, sealer, _now, Runner(ready, engine), pusher, rankings).run()
 
 
 @click.group("log")

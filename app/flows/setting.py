@@ -143,6 +143,15 @@ def everything(tx: Connection) -> list[Stands]:
     ]
 
 
+def templates(tx: Connection) -> dict[str, list[str]]:
+    """The template ids that are set, each with the kinds of message that are sent by it."""
+    used: dict[str, list[str]] = {}
+    for one in everything(tx):
+        if one.name.startswith("template.") and one.value is not None:
+            used.setdefault(one.value["id"], []).append(one.name.removeprefix("template."))
+    return used
+
+
 def change(tx: Connection, who: str, name: str, value: Any, seen: str, now: datetime) -> Stands:
     """Set a value over the revision that was read, and leave it in the trail; how it then stands.
 

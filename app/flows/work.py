@@ -12,18 +12,23 @@ from collections.abc import Callable
 from datetime import date, datetime, timedelta
 
 import structlog
+from redis import RedisError
 from sqlalchemy import Engine
 from sqlalchemy.exc import DBAPIError
 
 from app.config import CITY_ZONE
+from app.flows.appeal.overdue import grant_in_time
 from app.flows.archive import make_next
 from app.flows.budget import pay_waiting
+from app.flows.challenge import Watch
 from app.flows.claim import claim_stragglers
 from app.flows.erase import forget_stragglers
 from app.flows.expire import expire_points
 from app.flows.fingerprint import oldest_kept
 from app.flows.login import LIFE
 from app.flows.once import KEPT
+from app.flows.push import Pusher
+from app.flows.ranking import Rankings
 from app.flows.seal import LIMIT, Sealer, SecondHistoryError
 from app.flows.sign_in import CODES_KEPT, ENDED_KEPT
 from app.store import acts, admins, answers, logins, providers
@@ -34,6 +39,8 @@ _PAUSE_S = 1.0
 _RETRY_S = 5.0
 _NONCE_AGE = timedelta(minutes=10)
 _SWEEP = timedelta(minutes=1)
+_HEARING = timedelta(hours=1)  # deadlines are days, and what stays overdue is looked at each time
+_FOLLOW = timedelta(minutes=1)
 _log = structlog.get_logger("worker")
 
 
@@ -47,19 +54,28 @@ class Worker:
         sealer: Sealer,
         clock: Callable[[], datetime],
         also: Callable[[], None] = lambda: None,
+        pusher: Pusher | None = None,
+        rankings: Rankings | None = None,
     ) -> None:
-        """`also` is called once a round: a quick look at whether something else is to be done."""
+        """`also` is called once a round: a quick look at whether something else is to be done.
+        `pusher` sends beside the rounds, so that none waits for another's server."""
         self._engine, self._vault, self._sealer, self._clock = engine, vault, sealer, clock
         self._also, self._registry = also, Registry()
         self._stop = threading.Event()
         self._expired_on: date | None = None
         self._swept_at: datetime | None = None
+        self._heard_at: datetime | None = None
+        self._pusher = pusher
+        self._watch, self._rankings = Watch(engine, vault), rankings
+        self._followed_at: datetime | None = None
 
     def run(self) -> None:
         """Work until told to stop. A database that is away is waited for; a second history ends
         the process, since no waiting mends it."""
         for name in (signal.SIGTERM, signal.SIGINT):
             signal.signal(name, lambda *_: self._stop.set())
+        if self._pusher is not None:
+            threading.Thread(target=self._pusher.run, args=(self._stop,), daemon=True).start()
         while not self._stop.is_set():
             try:
                 sealed = self.step()
@@ -70,7 +86,7 @@ class Worker:
                 _log.error("database away", error=type(error.orig).__name__)
                 self._stop.wait(_RETRY_S)
                 continue
-            if sealed < LIMIT:
+            if sealed < LIMIT and self._followed_at is not None:
                 self._stop.wait(_PAUSE_S)
 
     def step(self) -> int:
@@ -88,12 +104,27 @@ class Worker:
                 admins.forget_sessions(tx, now - LIFE)
                 logins.forget_refresh(tx, now)
             self._expired_on = today
+        if self._heard_at is None or now - self._heard_at >= _HEARING:
+            grant_in_time(self._engine, self._vault, self._registry, now)
+            self._heard_at = now
         if self._swept_at is None or now - self._swept_at >= _SWEEP:
             claim_stragglers(self._engine, self._vault, self._registry, now)
             forget_stragglers(self._engine, now)
             with self._engine.begin() as tx:
                 logins.sweep(tx, now - CODES_KEPT, now - ENDED_KEPT)
             self._swept_at = now
+        if self._followed_at is None or now - self._followed_at >= _FOLLOW:
+            self._followed_at = None if self._follow(now) else now
         sealed = self._sealer.seal(now)
         make_next(self._engine, self._vault, self._registry, now)
         return sealed
+
+    def _follow(self, now: datetime) -> bool:
+        """One page of work for those who follow the log, so that sealing never waits for them;
+        whether there may be more. Without Redis there are no rankings, and all else goes on."""
+        more = self._watch.step(now)
+        try:
+            return (self._rankings is not None and self._rankings.step(now)) or more
+        except RedisError as error:
+            _log.warning("rankings wait for Redis", error=type(error).__name__)
+            return more

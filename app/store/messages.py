@@ -31,7 +31,8 @@ FROM (SELECT EXISTS (
 ON CONFLICT (resident, kind, key) DO NOTHING""")
 _PAGE = text("""
 SELECT id, kind, key, sealed, created_at, read_at FROM messages
-WHERE resident = :resident AND id < :before ORDER BY id DESC LIMIT :limit""")
+WHERE resident = :resident AND id < :before AND (read_at IS NULL OR NOT :unread)
+ORDER BY id DESC LIMIT :limit""")
 
 
 def hold(tx: Connection, resident: str) -> bytes | None:
@@ -51,9 +52,16 @@ def put(tx: Connection, resident: str, kind: str, key: str, sealed: bytes, now: 
     return tx.execute(_PUT, parameters).rowcount == 1
 
 
-def page(tx: Connection, resident: str, before: int, limit: int) -> list[Message]:
+def page(
+    tx: Connection, resident: str, before: int, limit: int, *, only_unread: bool = False
+) -> list[Message]:
     """A resident's messages of lower ids, newest first."""
-    parameters = {"resident": bytes.fromhex(resident), "before": before, "limit": limit}
+    parameters = {
+        "resident": bytes.fromhex(resident),
+        "before": before,
+        "unread": only_unread,
+        "limit": limit,
+    }
     return [Message(*row) for row in tx.execute(_PAGE, parameters)]
 
 
@@ -74,4 +82,37 @@ def read_up_to(tx: Connection, resident: str, last: int, now: datetime) -> None:
             " WHERE resident = :resident AND id <= :last AND read_at IS NULL"
         ),
         {"resident": bytes.fromhex(resident), "last": last, "now": now},
+    )
+
+
+class Due(NamedTuple):
+    """A message that is to be pushed: whose it is, and whether we may do more than keep it."""
+
+    message: Message
+    resident: str
+    restricted: bool
+    attempts: int
+
+
+_DUE = text("""
+SELECT m.id, m.kind, m.key, m.sealed, m.created_at, m.read_at,
+  m.resident, r.restricted_at IS NOT NULL, m.attempts
+FROM messages m JOIN residents r ON r.id = m.resident
+WHERE m.push = 'due' AND m.push_at <= :now
+ORDER BY m.push_at LIMIT 1 FOR UPDATE OF m SKIP LOCKED""")
+
+
+def take_due(tx: Connection, now: datetime) -> Due | None:
+    """The message that is longest due for a push and that nobody else holds; locked."""
+    row = tx.execute(_DUE, {"now": now}).first()
+    return Due(Message(*row[:6]), row[6].hex(), row[7], row[8]) if row else None
+
+
+def push(tx: Connection, id: int, state: str, at: datetime | None, attempts: int) -> None:
+    """Keep what became of a message's push; `at` is when it is due again."""
+    tx.execute(
+        text(
+            "UPDATE messages SET push = :state, push_at = :at, attempts = :attempts WHERE id = :id"
+        ),
+        {"id": id, "state": state, "at": at, "attempts": attempts},
     )
