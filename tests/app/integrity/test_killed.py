@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 import os
 import signal
+from datetime import timedelta
 from functools import partial
 from pathlib import Path
 
@@ -18,6 +19,9 @@ from sqlalchemy import create_engine, event
 
 from app.flows import tune
 from app.flows.accept import accept
+from app.flows.appeal.case import Bench, Case
+from app.flows.appeal.overdue import grant_in_time
+from app.flows.appeal.steps import file
 from app.flows.budget import add_points, pay_waiting
 from app.flows.correct import correct
 from app.flows.erase import erase
@@ -25,6 +29,7 @@ from app.flows.once import Answer, Repeat, once
 from app.flows.redeem import hold, redeem
 from app.flows.seal import Sealer
 from app.flows.trail import act
+from app.store import settings
 
 
 class Fuse:
@@ -186,6 +191,33 @@ def test_who_waits_for_a_budget_is_paid_once(town, deaths, tmp_path):
     for n, trace in deaths(job, prepare):
         assert town.points(resident) == 625 * (n - 1 + trace)
         assert town.value("SELECT count(*) FROM waiting") == 1 - trace
+        job(town.engine, n)
+        assert town.points(resident) == 625 * n
+    town.prove(tmp_path / "export")
+
+
+def test_an_appeal_that_nobody_answered_is_granted_and_marked_or_neither(town, deaths, tmp_path):
+    (resident,) = town.enroll("rider-0")
+    now = town.clock()
+    with town.engine.begin() as tx:
+        settings.put(tx, "appeal_month_points", 10_000_000, 0, now)
+
+    def prepare(n):
+        act = town.dated(n)
+        case = Case("x", **{it: act[it] for it in ("scenario", "occurred_at", "quantities")})
+        with town.engine.begin() as tx:
+            file(tx, Bench(town.vault, town.registry, now), resident, "missing", case)
+
+    def job(engine, n):
+        grant_in_time(engine, town.vault, town.registry, now + timedelta(days=16))
+
+    for n, trace in deaths(job, prepare):
+        for query in (
+            "SELECT count(*) FROM appeals WHERE state = 'granted_in_time'",
+            "SELECT count(*) FROM messages",
+            "SELECT count(*) FROM entries WHERE kind = 'adjust'",
+        ):
+            assert town.value(query) == n - 1 + trace
         job(town.engine, n)
         assert town.points(resident) == 625 * n
     town.prove(tmp_path / "export")
