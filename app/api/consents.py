@@ -12,6 +12,7 @@ from sqlalchemy import Connection
 from app.api.wire import Blueprint, Pattern, answer, stamp
 from app.auth import resident
 from app.flows.consent import Wish, decide, open_scenarios, text_digest
+from app.flows.own import SOURCES, takes
 from app.store import bindings, consents, providers
 from app.store.consents import Consent
 from app.store.db import transact
@@ -67,7 +68,8 @@ class ConsentOfferSchema(ma.Schema):
 
 
 class ConsentOffersSchema(ma.Schema):
-    """Everything that can be consented to, for the providers one is bound to."""
+    """Everything that can be consented to, for the providers one is bound to and for what one
+    brings oneself."""
 
     items = ma.fields.List(ma.fields.Nested(ConsentOfferSchema), required=True)
 
@@ -150,7 +152,8 @@ def _offers(
 ) -> list[dict[str, Any]]:
     names, record = providers.names(tx), consents.of(tx, bytes.fromhex(who))
     known = {(one.provider, one.scenario): one for one in record}
-    sources = {bound.provider for bound in bindings.of(tx, who)} | {code for code, _ in known}
+    sources = {*SOURCES, *(bound.provider for bound in bindings.of(tx, who))}
+    sources.update(code for code, _ in known)
     shown = sorted(sources if only is None else {only} & names.keys())
     return [
         {
@@ -166,6 +169,7 @@ def _offers(
                     **_state(known.get((code, scenario)), version),
                 }
                 for code in shown
+                if takes(code, version)
             ],
         }
         for scenario, version in versions.items()

@@ -16,12 +16,16 @@ from app.flows.credit import credit
 from app.flows.document import Document
 from app.store import batches, people, providers, reports
 from app.vault import Vault
-from scenarios import Catalogue
+from scenarios import Catalogue, Version
 from scenarios.activity import business_day
 
 WERUN: Final = "werun"
 SELF: Final = "self"
 SOURCES: Final = {WERUN: "微信运动", SELF: "居民自报"}
+
+STEPS: Final = "travel.walk_steps"
+SHOWN: Final = ("photo", "code", "declared")
+"""Evidence that a resident can have."""
 
 
 class SourceError(Exception):
@@ -38,6 +42,13 @@ class Reporter(NamedTuple):
     wrapped_key: bytes
     subject: bytes
     joined_on: int
+
+
+def takes(source: str, version: Version) -> bool:
+    """Whether acts of this edition can come from a source; from a provider all can."""
+    if source == WERUN:
+        return version.scenario == STEPS
+    return source != SELF or version.evidence.kind in SHOWN
 
 
 def register(tx: Connection, now: datetime) -> None:

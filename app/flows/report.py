@@ -17,16 +17,13 @@ from sqlalchemy import Connection
 from app.config import CITY_ZONE
 from app.flows.document import Document
 from app.flows.notify import notify
-from app.flows.own import SELF, admit, bind, credit_own
+from app.flows.own import SELF, admit, bind, credit_own, takes
 from app.flows.picture import Picture
 from app.store import batches, people, reports
 from app.store.reports import Evidence, Report
 from app.vault import Vault, seal, unseal
 from scenarios import Catalogue, Version, quantify, read
 from scenarios.activity import business_day
-
-KINDS: Final = ("photo", "code", "declared")
-"""Evidence that a resident can have."""
 
 MAX_WAITING: Final = 20
 """rec: more than a week's clean plates; a reviewer sees every one."""
@@ -50,11 +47,6 @@ class Claim(NamedTuple):
     occurred_at: str
     quantities: Mapping[str, str]
     code: str = ""
-
-
-def reportable(version: Version) -> bool:
-    """Whether residents may report acts of this edition themselves."""
-    return version.enabled and version.evidence.kind in KINDS
 
 
 def report(
@@ -101,7 +93,7 @@ def report(
 
 def _check_evidence(version: Version, claim: Claim, picture: Picture | None) -> None:
     kind = version.evidence.kind
-    if not reportable(version):
+    if not takes(SELF, version):
         detail = f"{version.scenario} is reported by providers, who hold its records"
         raise ReportError("NOT_REPORTABLE", detail)
     if (kind == "photo" and picture is None) or (kind == "code" and not claim.code):

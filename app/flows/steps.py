@@ -16,7 +16,7 @@ from sqlalchemy import Connection, Engine
 from app.config import CITY_ZONE
 from app.flows.document import Document
 from app.flows.notify import notify
-from app.flows.own import WERUN, Reporter, admit, bind, credit_own
+from app.flows.own import STEPS, WERUN, Reporter, admit, bind, credit_own
 from app.store import batches, people, steps
 from app.store.catalogue import Registry
 from app.store.db import transact
@@ -25,7 +25,6 @@ from app.vault import Vault
 from scenarios import Catalogue, Rejected, Version
 from scenarios.activity import business_day
 
-SCENARIO: Final = "travel.walk_steps"
 PACE: Final = 4
 """Steps a second. rec: sprinters take four to five, and nobody sprints on end."""
 
@@ -90,7 +89,7 @@ def put_steps(
     """Credit what is new in a resident's days, oldest first. Raises SourceError."""
 
     def work(tx: Connection) -> list[Told]:
-        who = admit(tx, vault, WERUN, resident, SCENARIO, now)
+        who = admit(tx, vault, WERUN, resident, STEPS, now)
         catalogue = registry.current(tx)
         known = steps.known(tx, resident, min(counts, default=0))
         told: dict[int, Told] = {}
@@ -162,7 +161,7 @@ def _in_force(catalogue: Catalogue, day: int, who: Reporter, now: datetime) -> V
     if not who.joined_on <= day <= business_day(now):
         return None
     try:
-        version = catalogue.in_force(SCENARIO, day)
+        version = catalogue.in_force(STEPS, day)
     except Rejected:
         return None
     return version if version.enabled else None
@@ -193,7 +192,7 @@ def _document(subject: bytes, resident: str, day: StepDay, new: int, now: dateti
     name = f"{day.day}-{day.revision}"
     at = min(now, _begin(day.day) + timedelta(days=1, seconds=-1)).astimezone(CITY_ZONE)
     when = at.isoformat(timespec="seconds")
-    return Document(name, subject, SCENARIO, when, {_INPUT: str(new)}, f"{resident}\n{name}")
+    return Document(name, subject, STEPS, when, {_INPUT: str(new)}, f"{resident}\n{name}")
 
 
 def _begin(day: int) -> datetime:
@@ -224,7 +223,7 @@ def _tell(
     reason: str,
     now: datetime,
 ) -> None:
-    title = catalogue.in_force(SCENARIO, day.day).title.zh
+    title = catalogue.in_force(STEPS, day.day).title.zh
     params = {"title": f"{title} {_begin(day.day):%Y-%m-%d}", "result": result, "reason": reason}
     key = f"steps-{day.day}-{day.revision}"
     notify(tx, vault, resident, "report.decided", key, params, now)

@@ -385,3 +385,16 @@ def test_the_trail_says_who_decided_and_nothing_of_whom(li, rui, photo, city):
     for row in kept:
         assert li.token.encode() not in row.record
         assert "李某".encode() not in row.record
+
+
+def test_residents_are_asked_only_for_what_can_come_from_themselves(li):
+    offered = {
+        (source["provider"], one["scenario"]): source["state"]
+        for one in li.get("consents").get_json()["items"]
+        for source in one["providers"]
+    }
+    assert offered["self", PLATE] == offered["self", CARTON] == "given"
+    assert offered["werun", "travel.walk_steps"] == "none"
+    assert [one for one in offered if one[0] == "werun"] == [("werun", "travel.walk_steps")]
+    assert ("self", "travel.walk_steps") not in offered
+    assert ("self", "travel.bike_shared") not in offered

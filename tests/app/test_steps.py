@@ -14,9 +14,9 @@ from app.flows import own, sign_in, tokens
 from app.flows.consent import text_digest
 from app.flows.erase import erase
 from app.flows.join import add_resident
-from app.flows.own import SourceError
+from app.flows.own import STEPS, SourceError
 from app.flows.sign_in import Guest
-from app.flows.steps import SCENARIO, StepsError, accept_day, put_steps, read_steps, refuse_day
+from app.flows.steps import StepsError, accept_day, put_steps, read_steps, refuse_day
 from app.store import consents, people, statements, steps
 from app.store.db import transact
 from ledger.accounts import Asset
@@ -29,12 +29,12 @@ def consent(city):
     def give(resident, given=True):
         version = city.registry.current
         with city.engine.begin() as tx:
-            texts = {SCENARIO: text_digest(version(tx).in_force(SCENARIO, TODAY))}
+            texts = {STEPS: text_digest(version(tx).in_force(STEPS, TODAY))}
             who = bytes.fromhex(resident)
             if given:
                 consents.give(tx, "werun", [who], texts, city.clock())
             else:
-                consents.withdraw(tx, "werun", who, [SCENARIO], city.clock())
+                consents.withdraw(tx, "werun", who, [STEPS], city.clock())
 
     return give
 
