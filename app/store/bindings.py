@@ -136,12 +136,18 @@ def of_claimant(tx: Connection, resident: str) -> list[Dispute]:
     return [Dispute(*row) for row in rows]
 
 
-def lock_dispute(tx: Connection, dispute: str) -> Dispute | None:
-    """One dispute, held until `tx` ends."""
-    row = tx.execute(
-        text(f"{_DISPUTES} WHERE id = :id FOR UPDATE"), {"id": bytes.fromhex(dispute)}
-    ).first()
+def find_dispute(tx: Connection, dispute: str) -> Dispute | None:
+    """One dispute as it stands."""
+    row = tx.execute(text(f"{_DISPUTES} WHERE id = :id"), {"id": bytes.fromhex(dispute)}).first()
     return Dispute(*row) if row else None
+
+
+def set_holder(tx: Connection, dispute: str, holder: str) -> None:
+    """Note who has now what another claims too."""
+    tx.execute(
+        text("UPDATE binding_disputes SET holder = :holder WHERE id = :id"),
+        {"id": bytes.fromhex(dispute), "holder": bytes.fromhex(holder)},
+    )
 
 
 def close_dispute(tx: Connection, dispute: str, state: str, by: str, now: datetime) -> None:
