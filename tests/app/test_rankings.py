@@ -10,14 +10,17 @@ from secrets import token_hex
 
 import pytest
 import redis
+from click.testing import CliRunner
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import text
 
+from app.cli.rankings import rebuild
 from app.flows.enroll import enroll
 from app.flows.erase import erase
 from app.flows.ranking import FEWEST, Rankings, RankingsUnavailableError, competition, show
 from app.flows.tokens import issue_access_token
+from app.flows.work import Worker
 from app.store import embedded, friends
 
 NORTH, SOUTH = "140403", "140404"
@@ -344,6 +347,33 @@ def test_the_erased_and_the_restricted_are_in_no_ranking(crowd, client_of_redis,
     crowd.ranked.settle(gone, city.clock())
     held = b"".join(client_of_redis.dump(key) for key in client_of_redis.keys("*ranking*"))
     assert gone.encode() not in held
+    crowd.check()
+
+
+def test_the_worker_makes_them_and_goes_on_without_redis(crowd):
+    people = crowd.settle_in(10, NORTH)
+    for one in people:
+        crowd.go(one)
+        show(crowd.city.engine, crowd.city.vault, one, "人", crowd.city.clock())
+        crowd.shown[one] = "人"
+    city = crowd.city
+    Worker(city.engine, city.vault, city.sealer, city.clock, rankings=crowd.ranked).step()
+    crowd.check()
+    nowhere = Rankings(city.engine, city.vault, redis.Redis.from_url(f"unix://{os.devnull}"))
+    crowd.go(people[0])
+    assert Worker(city.engine, city.vault, city.sealer, city.clock, rankings=nowhere).step() > 0
+
+
+def test_the_command_line_makes_them_anew(crowd, monkeypatch):
+    people = crowd.settle_in(10, NORTH)
+    for one in people:
+        crowd.go(one)
+        crowd.join(one)
+    city = crowd.city
+    monkeypatch.setattr("app.cli.operate.local_config", lambda config: config)
+    monkeypatch.setattr("app.cli.rankings.utc_now", city.clock)
+    said = CliRunner().invoke(rebuild, obj=city.config, catch_exceptions=False)
+    assert said.output == "10 residents ranked\n"
     crowd.check()
 
 
