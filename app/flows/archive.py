@@ -18,6 +18,7 @@ from zipfile import ZIP_DEFLATED, ZipFile, ZipInfo
 import orjson
 import structlog
 from sqlalchemy import Connection, Engine
+from sqlalchemy.exc import DBAPIError
 
 from app.config import CITY_ZONE
 from app.flows.prove import checkpoint_size
@@ -26,7 +27,7 @@ from app.store import archives, log, statements
 from app.store.archives import Archive, Fact
 from app.store.catalogue import Registry
 from app.store.db import snapshot
-from app.vault import Vault, VaultError, open_opening, seal, unseal
+from app.vault import Vault, open_opening, seal, unseal
 from ledger import archive as form
 from ledger.entries import Entry, instant
 from ledger.merkle import inclusion_proof
@@ -134,8 +135,10 @@ def make_next(engine: Engine, vault: Vault, registry: Registry, now: datetime) -
                 catalogue = registry.current(seen)
                 files = collect(seen, vault, catalogue, key, asked.resident, now)
             sealed = seal(key, _pack(files, now), _context(asked.id))
-        except VaultError as error:  # it will not open the next time either
-            _log.error("archive failed", archive=asked.id, error=str(error))
+        except DBAPIError:
+            raise  # made when the database is back
+        except Exception as error:  # one odd row must not end the worker, and would next time too
+            _log.error("archive failed", archive=asked.id, error=type(error).__name__)
         archives.finish(tx, asked.id, sealed, now)
     return True
 
