@@ -10,6 +10,7 @@ from secrets import token_bytes, token_urlsafe
 from urllib.parse import quote, unquote
 
 import pytest
+import redis
 import requests
 import schemathesis
 from hypothesis import HealthCheck, given, settings
@@ -35,10 +36,13 @@ CHECKS = [
     content_type_conformance,
     response_schema_conformance,
 ]
-SESSIONS = ("/admin/login", "/admin/logout", "/admin/password")  # tested in test_login
+SESSIONS = (  # tested in test_login and test_sign_in; some would end the sessions used here
+    "/login", "/login/refresh", "/admin/logout", "/admin/password", "/v1/join",
+    "/me/sign-out", "/me/sign-out-everywhere",
+)  # fmt: skip
 IN_STEPS = (  # what a request cannot do that knows nothing of the one before it
     "/admin/admins/{name}/roles", "/admin/drafts", "/admin/drafts/{draft}", "/{scenario}/{name}",
-    "/submit", "/approve", "/reject", "/discard", "/withdraw", "/undo",
+    "/me/phone", "/submit", "/approve", "/reject", "/discard", "/withdraw", "/undo",
 )  # fmt: skip
 SAFE = "/:@!$&'()*+,;=~-._"  # what stands for itself in a signed path
 RIDE = {
@@ -136,6 +140,13 @@ class Allowed(requests.auth.AuthBase):
         return sent
 
 
+def forget_how_often(town, resident):
+    """Open a new window for a resident, who asks more here than anybody may in a minute."""
+    with redis.Redis.from_url(town.config.redis_url, protocol=3) as counters:
+        for key in counters.scan_iter(f"*resident/{resident.account}*"):
+            counters.delete(key)
+
+
 def test_every_operation_answers_as_documented(still_town, bikes, rider, sessions, known):
     schema = schemathesis.openapi.from_dict(still_town.http.get("/openapi.json").json())
     schema.config.update(base_url=str(still_town.http.base_url))
@@ -158,6 +169,7 @@ def test_every_operation_answers_as_documented(still_town, bikes, rider, session
     for found in schema.get_all_operations():
         operation = found.ok()
         if not operation.path.endswith(SESSIONS):
+            forget_how_often(still_town, rider)
             ask_often(operation)
     assert len(served) > 50
     unserved = {name for name, answers in served.items() if not answers}
