@@ -6,6 +6,8 @@ from typing import Any
 
 import marshmallow as ma
 
+from app.api.belonging import ProgressSchema
+
 
 def _text(**metadata: str) -> ma.fields.String:
     return ma.fields.String(required=True, metadata=metadata)
@@ -102,7 +104,8 @@ class ArrivedSchema(ma.Schema):
     points = _text()
     reduction_mg = _text()
     more = ma.fields.Boolean(
-        required=True, metadata={"description": "there may be more, from longer ago: see the statement"}
+        required=True,
+        metadata={"description": "there may be more, from longer ago: see the statement"},
     )
 
 
@@ -116,7 +119,7 @@ class HomeSchema(ma.Schema):
     today = ma.fields.Nested(DayCarbonSchema, required=True)
     month = ma.fields.Nested(MonthCarbonSchema, required=True)
     arrived = ma.fields.Nested(ArrivedSchema, required=True, allow_none=True)
-    challenges = ma.fields.List(ma.fields.Dict(), required=True)
+    challenges = _list(ProgressSchema)
     unread_messages = ma.fields.Integer(required=True)
     recent = _list(LineSchema)
     cursor = _text(description="send it as `since` next time")

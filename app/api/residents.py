@@ -13,6 +13,7 @@ from flask import Response, g
 from sqlalchemy import Connection
 
 from app.api import answers, statement, why_not
+from app.api.belonging import progressed
 from app.api.wire import (
     Blueprint,
     Day,
@@ -29,7 +30,7 @@ from app.api.wire import (
 from app.auth import resident
 from app.config import CITY_ZONE
 from app.errors import PROBLEMS, Problem
-from app.flows import explain, prove, summary
+from app.flows import challenge, explain, prove, summary
 from app.store import statements
 from app.store.db import one_statement, snapshot
 from app.store.statements import Full, Line, Wanted
@@ -109,6 +110,7 @@ def get_home(args: dict[str, Any]) -> Response:
         lines = statements.newest(tx, g.resident, reach, _RECENT)
         editions = partial(here.registry.edition, tx)
         recent = [statement.line(item, editions) for item in lines[:_RECENT]]
+        challenges = challenge.progress(tx, here.vault, g.resident, now)
     balances = _balances(held.balances, now)
     return answer(
         {
@@ -119,7 +121,7 @@ def get_home(args: dict[str, Any]) -> Response:
             "today": {"date": today.date().isoformat(), **_carbon(lines, today)},
             "month": {"month": f"{month:%Y-%m}", **_carbon(lines, month)},
             "arrived": None if place is None else _arrived(lines, _arrival(place), reach),
-            "challenges": [],
+            "challenges": [progressed(one) for one in challenges],
             "unread_messages": held.unread,
             "recent": recent,
             "cursor": cursor_of(str(lines[0].arrival if lines else 0)),

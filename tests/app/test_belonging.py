@@ -105,6 +105,7 @@ def test_a_challenge_is_reached_by_the_acts_of_its_month(rider, rode, opened, as
     rode("2026-11-18")
     (after,) = ask(rider, "GET", "challenges").json["items"]
     assert (after["done"], after["reached_on"]) == ("2", "2026-11-20")
+    assert ask(rider, "GET", "home").json["challenges"] == [after]
 
 
 @pytest.mark.parametrize(
