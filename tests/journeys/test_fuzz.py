@@ -43,6 +43,7 @@ SESSIONS = (  # tested in test_login and test_sign_in; some would end the sessio
 IN_STEPS = (  # what a request cannot do that knows nothing of the one before it
     "/admin/admins/{name}/roles", "/admin/drafts", "/admin/drafts/{draft}", "/{scenario}/{name}",
     "/me/phone", "/submit", "/approve", "/reject", "/discard", "/withdraw", "/undo",
+    "/me/steps", "POST /api/v1/me/reports", "/accept", "/refuse", "/photo",
 )  # fmt: skip
 SAFE = "/:@!$&'()*+,;=~-._"  # what stands for itself in a signed path
 RIDE = {
