@@ -14,6 +14,7 @@ from statistics import median
 import httpx
 
 from app.cli.local import environment, running
+from app.config import Config
 from app.flows.tokens import issue_access_token
 from bench.load import get, rate
 from bench.stage import Result, Stage
@@ -28,10 +29,10 @@ def measure(stage: Stage) -> list[Result]:
     """Requests a second of each, in turn, several rounds; the medians are compared."""
     some, now = stage.residents[:RESIDENTS], datetime.now(UTC)
     tokens = [issue_access_token(stage.vault.token, resident, now) for resident in some]
-    ours, bare = [], []
+    ours, bares = [], []
     with (
         running(stage.config, workers=1, threads=2, worker=False) as url,
-        _bare(stage) as floor_url,
+        bare(stage.config, stage.residents[0]) as floor_url,
     ):
         reads = [
             get(f"{url}/api/v1/me/balances", Authorization=f"Bearer {token}") for token in tokens
@@ -39,13 +40,14 @@ def measure(stage: Stage) -> list[Result]:
         floors = [get(f"{floor_url}/{resident}") for resident in some]
         for _ in range(ROUNDS):
             ours.append(rate(url, reads, SECONDS, CLIENTS))
-            bare.append(rate(floor_url, floors, SECONDS, CLIENTS))
-    value, floor = median(ours), median(bare)
+            bares.append(rate(floor_url, floors, SECONDS, CLIENTS))
+    value, floor = median(ours), median(bares)
     return [Result("balance read", value, "requests/s", floor, value / floor)]
 
 
 @contextmanager
-def _bare(stage: Stage) -> Iterator[str]:
+def bare(config: Config, resident: str) -> Iterator[str]:
+    """The floor's server over this database; a resident is asked for until it answers."""
     port = 18_000 + time.time_ns() % 20_000
     command = [
         sys.executable, "-m", "granian", "--interface", "wsgi", "--host", "127.0.0.1",
@@ -53,12 +55,12 @@ def _bare(stage: Stage) -> Iterator[str]:
         "--log-level", "warning", "bench.bare:app",
     ]  # fmt: skip
     root = Path(__file__).resolve().parents[1]
-    process = subprocess.Popen(command, env=environment(stage.config), cwd=root)
+    process = subprocess.Popen(command, env=environment(config), cwd=root)
     url = f"http://127.0.0.1:{port}"
     try:
         for _ in range(100):
             try:
-                httpx.get(f"{url}/{stage.residents[0]}", timeout=1)
+                httpx.get(f"{url}/{resident}", timeout=1)
                 break
             except httpx.HTTPError:
                 time.sleep(0.1)

@@ -16,32 +16,39 @@ _LENGTH = re.compile(rb"content-length: (\d+)", re.IGNORECASE)
 def get(url: str, **headers: str) -> bytes:
     """The bytes of one GET request."""
     parts = urlsplit(url)
-    lines = [f"GET {parts.path} HTTP/1.1", f"Host: {parts.netloc}"]
+    path = f"{parts.path}?{parts.query}" if parts.query else parts.path
+    lines = [f"GET {path} HTTP/1.1", f"Host: {parts.netloc}"]
     lines += [f"{name}: {value}" for name, value in headers.items()]
     return ("\r\n".join(lines) + "\r\n\r\n").encode()
 
 
 def rate(url: str, requests: Sequence[bytes], seconds: float, connections: int) -> float:
     """Requests a second, each connection sending the next as soon as it is answered."""
+    return len(times(url, requests, seconds, connections)) / seconds
+
+
+def times(url: str, requests: Sequence[bytes], seconds: float, connections: int) -> list[float]:
+    """The seconds each request took, sent like this for so long."""
     parts = urlsplit(url)
-    counts = [0] * connections
+    taken: list[list[float]] = [[] for _ in range(connections)]
     deadline = time.perf_counter() + seconds
 
     def ask(n: int) -> None:
         with socket.create_connection((parts.hostname, parts.port)) as link:
             for request in cycle(requests[n::connections]):
-                if time.perf_counter() >= deadline:
+                began = time.perf_counter()
+                if began >= deadline:
                     return
                 link.sendall(request)
                 _read(link)
-                counts[n] += 1
+                taken[n].append(time.perf_counter() - began)
 
     threads = [Thread(target=ask, args=(n,)) for n in range(connections)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    return sum(counts) / seconds
+    return [one for some in taken for one in some]
 
 
 def _read(link: socket.socket) -> None:

@@ -32,7 +32,7 @@ from app.config import CITY_ZONE
 from app.errors import PROBLEMS, Problem
 from app.flows import challenge, explain, prove, summary
 from app.store import statements
-from app.store.db import one_statement, snapshot
+from app.store.db import one_statement
 from app.store.statements import Full, Line, Wanted
 from app.vault import Vault, open_opening
 from app.wiring import wired
@@ -107,7 +107,7 @@ def get_home(args: dict[str, Any]) -> Response:
     with one_statement(here.engine) as tx:
         held = statements.standing(tx, g.resident)
         reach = here.days.since(tx, min(month, today - _WEEK), now)
-        lines = statements.newest(tx, g.resident, reach, _RECENT)
+        lines = statements.newest(tx, g.resident, reach)
         editions = partial(here.registry.edition, tx)
         recent = [statement.line(item, editions) for item in lines[:_RECENT]]
         challenges = challenge.progress(tx, here.vault, g.resident, now)
@@ -120,7 +120,7 @@ def get_home(args: dict[str, Any]) -> Response:
             "waiting_points": str(held.waiting),
             "today": {"date": today.date().isoformat(), **_carbon(lines, today)},
             "month": {"month": f"{month:%Y-%m}", **_carbon(lines, month)},
-            "arrived": None if place is None else _arrived(lines, _arrival(place), reach),
+            "arrived": None if place is None else _arrived(lines, _arrival(place)),
             "challenges": [progressed(one) for one in challenges],
             "unread_messages": held.unread,
             "recent": recent,
@@ -203,9 +203,13 @@ def get_receipt(entry_id: str) -> Response:
 
     409 NOT_SEALED_YET until the next checkpoint, about a second after the entry was written.
     """
-    with snapshot(wired().engine) as tx:
-        _own(tx, wired().vault, entry_id)
-        proof = prove.receipt(tx, entry_id)
+    if not _ENTRY_ID.fullmatch(entry_id):
+        raise _unknown()
+    with one_statement(wired().engine) as tx:
+        try:
+            proof = prove.receipt(tx, entry_id, g.resident)
+        except prove.UnknownEntryError:
+            raise _unknown() from None
     return plain_text(proof.text())
 
 
@@ -302,14 +306,14 @@ def _carbon(lines: list[Line], first: datetime) -> dict[str, Any]:
     }
 
 
-def _arrived(lines: list[Line], since: int, reach: int) -> dict[str, Any]:
+def _arrived(lines: list[Line], since: int) -> dict[str, Any]:
     """What was written after an arrival; of a longer absence only what these lines reach."""
     fresh = [line.fact for line in lines if line.arrival > since]
     return {
         "entries": len(fresh),
         "points": str(sum(summary.gained(fact, Asset.POINT) for fact in fresh)),
         "reduction_mg": str(sum(summary.gained(fact, Asset.CO2E) for fact in fresh)),
-        "more": len(fresh) == len(lines) >= _RECENT and since < reach,
+        "more": len(fresh) == len(lines) >= statements.PAGE,
     }
 
 
@@ -319,7 +323,11 @@ def _own(tx: Connection, vault: Vault, entry_id: str) -> Full:
         found = statements.full(tx, g.resident, entry_id, _later(vault, entry_id))
         if found is not None:
             return found
-    raise Problem("NOT_FOUND", "you have no entry of this id")
+    raise _unknown()
+
+
+def _unknown() -> Problem:
+    return Problem("NOT_FOUND", "you have no entry of this id")
 
 
 def _later(vault: Vault, entry_id: str) -> tuple[str, str]:

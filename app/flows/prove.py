@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
-from sqlalchemy import Connection
+from typing import Final
+from weakref import WeakKeyDictionary
 
-from app.store import entries, log
+import orjson
+from sqlalchemy import Connection, Engine
+
+from app.store import log, statements
 from ledger.checkpoint import Checkpoint
 from ledger.merkle import consistency_proof, inclusion_proof
 from ledger.proof import Receipt
-from ledger.tiles import TileNodes
+from ledger.tiles import WIDTH, Tile, TileNodes
+
+# Nodes over whole tiles, of each database's log. A node of a perfect subtree never changes while
+# the log lives; whoever restores a database starts the program anew.
+_known: WeakKeyDictionary[Engine, dict[tuple[int, int], bytes]] = WeakKeyDictionary()
+_KEPT_LEVEL: Final = 8
+_KEPT: Final = 100_000  # of a log of ten million entries, and a few megabytes
 
 
 class NotSealedYetError(Exception):
@@ -29,23 +39,33 @@ class BadRangeError(Exception):
     code = "RANGE_INVALID"
 
 
-def receipt(tx: Connection, entry_id: str) -> Receipt:
+def receipt(tx: Connection, entry_id: str, owner: str | None = None) -> Receipt:
     """The tlog-proof of one entry under the newest checkpoint, with the entry itself inside.
 
-    Raises UnknownEntryError, NotSealedYetError.
+    With an `owner`, only that resident's entries are known. Raises UnknownEntryError,
+    NotSealedYetError.
     """
-    found = entries.find(tx, entry_id)
-    if found is None:
+    found = log.sealed(tx, entry_id)
+    if found is None or owner not in (None, statements.owner(orjson.loads(found.payload))):
         raise UnknownEntryError(f"there is no entry {entry_id}")
-    arrival, entry = found
-    note = log.latest_checkpoint(tx)
-    leaf = log.leaf_of(tx, arrival)
-    size = checkpoint_size(note) if note else 0
-    if note is None or leaf is None or leaf >= size:
+    size = checkpoint_size(found.note) if found.note else 0
+    if found.note is None or found.leaf is None or found.leaf >= size:
         raise NotSealedYetError(f"entry {entry_id} will be in the log in about a second")
-    nodes = TileNodes(size, lambda tile: log.read_tile(tx, tile))
-    proof = inclusion_proof(leaf, size, nodes.node)
-    return Receipt(leaf, tuple(proof), note, entry.payload())
+    near = {Tile(0, found.leaf >> 8, WIDTH): found.tile, **dict(found.edge.tiles())}
+    nodes = TileNodes(size, lambda tile: near.get(tile) or log.read_tile(tx, tile))
+    known = _known.setdefault(tx.engine, {})
+
+    def node(level: int, index: int) -> bytes:
+        if level < _KEPT_LEVEL:
+            return nodes.node(level, index)
+        if (level, index) not in known:
+            if len(known) >= _KEPT:
+                known.clear()
+            known[level, index] = nodes.node(level, index)
+        return known[level, index]
+
+    proof = inclusion_proof(found.leaf, size, node)
+    return Receipt(found.leaf, tuple(proof), found.note, found.payload)
 
 
 def consistency(tx: Connection, old: int, new: int) -> list[bytes]:

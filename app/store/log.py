@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from sqlalchemy import Connection, text
 
-from app.store.db import copy_in, int_array
+from app.store.db import copy_in, fetch, int_array
 from ledger.accounts import AccountKind, Asset
 from ledger.entries import Kind
 from ledger.tiles import Edge, Tile
@@ -156,6 +156,34 @@ def leaf_of(tx: Connection, arrival: int) -> int | None:
     return tx.execute(
         text("SELECT leaf FROM leaves WHERE arrival = :arrival"), {"arrival": arrival}
     ).scalar()
+
+
+class Sealed(NamedTuple):
+    """An entry with what proves it, of one moment: leaf (None while it is not sealed), the full
+    tile it stands in (empty while it is not full), newest checkpoint, and the log's edge."""
+
+    payload: bytes
+    leaf: int | None
+    tile: bytes
+    note: str | None
+    edge: Edge
+
+
+_SEALED = """
+SELECT e.payload, l.leaf, coalesce(t.hashes, ''), (
+  SELECT note FROM checkpoints ORDER BY size DESC LIMIT 1), h.edge
+FROM entries e CROSS JOIN log_head h LEFT JOIN leaves l USING (arrival)
+LEFT JOIN tiles t ON t.level = 0 AND t.n = l.leaf >> 8
+WHERE e.id = %s"""
+
+
+def sealed(tx: Connection, entry_id: str) -> Sealed | None:
+    """An entry of this id and what its proof begins with; None if there is no such entry."""
+    rows = fetch(tx, _SEALED, [bytes.fromhex(entry_id)])
+    if not rows:
+        return None
+    payload, leaf, tile, note, edge = rows[0]
+    return Sealed(payload, leaf, tile, note, Edge(tuple(edge)))
 
 
 def payloads(tx: Connection, first: int, count: int) -> list[bytes]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from datetime import datetime
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import orjson
 from sqlalchemy import Connection, text
@@ -13,6 +13,8 @@ from app.store.db import bytea_array, fetch
 from ledger.accounts import AccountKind, Asset
 from ledger.encoding import MAX_INT
 from ledger.entries import Kind
+
+PAGE: Final = 20  # more than most people have in a month
 
 Fact = dict[str, Any]
 """An entry as its payload has it, {"at", "detail", "id", "kind", "postings", "v"}: its form was
@@ -113,14 +115,6 @@ WHERE (%s::text = '' OR e.kind = %s::text)
   AND substring(e.payload FROM 8 FOR 24) >= %s::bytea
   AND substring(e.payload FROM 8 FOR 24) < %s::bytea
 ORDER BY e.arrival DESC LIMIT %s"""
-_SINCE = """
-SELECT e.arrival, e.payload, l.leaf IS NOT NULL
-FROM (SELECT DISTINCT arrival FROM postings
-      WHERE account = %s AND account_kind <= 3 AND arrival >= least(%s, (
-        SELECT min(arrival) FROM (
-          SELECT DISTINCT arrival FROM postings WHERE account = %s AND account_kind <= 3
-          ORDER BY arrival DESC LIMIT %s) newest))) p
-JOIN entries e USING (arrival) LEFT JOIN leaves l USING (arrival) ORDER BY e.arrival DESC"""
 _FULL = """
 SELECT e.arrival, e.payload, l.leaf IS NOT NULL, o.sealed, r.wrapped_key, coalesce(w.points, 0),
   ARRAY(SELECT later.id FROM entries later WHERE later.id IN (%s, %s))
@@ -152,10 +146,12 @@ def standing(tx: Connection, resident: str) -> Standing:
     return Standing([row for row in rows if row.kind > 0], more[_WAITING], more[_UNREAD])
 
 
-def newest(tx: Connection, resident: str, since: int, at_least: int) -> list[Line]:
-    """A resident's entries from an arrival on, and older ones if these are fewer than that."""
-    who = bytes.fromhex(resident)
-    return _lines(fetch(tx, _SINCE, [who, since, who, at_least]))
+def newest(tx: Connection, resident: str, since: int) -> list[Line]:
+    """A resident's entries from an arrival on, newest first; older ones too up to `PAGE`."""
+    found = lines(tx, resident, PAGE)
+    if len(found) == PAGE and found[-1].arrival > since:
+        found += lines(tx, resident, None, Wanted(since=since, before=found[-1].arrival))
+    return found
 
 
 def lines(
