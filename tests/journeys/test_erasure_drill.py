@@ -9,10 +9,9 @@ from __future__ import annotations
 
 import io
 import random
-from dataclasses import replace
+from collections.abc import Iterator
 from datetime import date
 from itertools import chain, count
-from pathlib import Path
 from secrets import token_bytes, token_hex
 from typing import Any
 from zipfile import ZipFile
@@ -33,6 +32,7 @@ from app.flows.export import export_log
 from app.flows.notify import notify
 from app.flows.own import register
 from app.flows.privacy import publish_notices
+from app.flows.ranking import Rankings
 from app.flows.redeem import hold
 from app.flows.work import Worker
 from app.store import (
@@ -105,10 +105,13 @@ class Person:
 class Drill:
     """The city, its application, and what is known of one person before they leave."""
 
-    def __init__(self, city: Any, wechat: Any, folder: Path) -> None:
-        self.city, self.wechat, self.folder = city, wechat, folder
+    def __init__(self, city: Any, wechat: Any) -> None:
+        self.city, self.wechat = city, wechat
         self.client = create_app(city.config, city.clock).test_client()
-        self.worker = Worker(city.engine, city.vault, city.sealer, city.clock)
+        self.shared = redis.Redis.from_url(city.config.redis_url, protocol=3)
+        rankings = Rankings(city.engine, city.vault, self.shared)
+        parts = (city.engine, city.vault, city.sealer, city.clock)
+        self.worker = Worker(*parts, rankings=rankings)
         with city.engine.begin() as tx:
             providers.add(tx, "bikes", "Bikes", city.clock())
             register(tx, city.clock())
@@ -148,20 +151,19 @@ class Drill:
 
     def redis(self) -> str:
         """Every key and value, but for the counters that limit requests, which go in a minute."""
-        shown = []
-        with redis.Redis.from_url(self.city.config.redis_url, protocol=3) as client:
-            for key in client.scan_iter():
-                if key.startswith(b"LIMITS:"):
-                    assert 0 <= client.ttl(key) <= 60
-                    continue
-                kind = client.type(key)
-                value = {
-                    b"zset": lambda k: client.zrange(k, 0, -1, withscores=True),
-                    b"hash": client.hgetall,
-                    b"set": client.smembers,
-                    b"list": lambda k: client.lrange(k, 0, -1),
-                }.get(kind, client.get)(key)
-                shown.append(f"{key!r} {value!r}")
+        shown, client = [], self.shared
+        for key in client.scan_iter():
+            if key.startswith(b"LIMITS:"):
+                assert -1 != client.ttl(key) <= 60
+                continue
+            kind = client.type(key)
+            value = {
+                b"zset": lambda k: client.zrange(k, 0, -1, withscores=True),
+                b"hash": client.hgetall,
+                b"set": client.smembers,
+                b"list": lambda k: client.lrange(k, 0, -1),
+            }.get(kind, client.get)(key)
+            shown.append(f"{key!r} {value!r}")
         return "\n".join(shown)
 
 
@@ -245,8 +247,10 @@ def live_a_full_life(drill: Drill, friend: Person) -> Person:
 
 
 @pytest.fixture
-def drill(city, wechat, tmp_path) -> Drill:
-    return Drill(replace(city), wechat, tmp_path)
+def drill(city, wechat) -> Iterator[Drill]:
+    made = Drill(city, wechat)
+    yield made
+    made.shared.close()
 
 
 def identifiers(drill: Drill, star: Person) -> dict[str, bytes]:
@@ -314,13 +318,15 @@ def test_one_of_a_thousand_leaves_no_trace(drill, capfd, tmp_path):
     needles = identifiers(drill, star)
     before = drill.dump()
     assert len(found_in(needles, "\n".join(chain(*before.values())))) > len(SECTIONS)
-    standing = others_rows(drill, star, friend)
+    assert star.id in drill.redis()
+    standing = others_rows(drill, star)
 
     star.do("POST", "erasure/confirm", {"confirm_code": asked["confirm_code"]})
     assert star.ask("GET", "balances").json["code"] == "TOKEN_REVOKED"
     again = drill.client.post("/api/v1/login/refresh", json={"refresh_token": star.refresh})
     assert again.status_code == 401
-    assert others_rows(drill, star, friend) == standing
+    assert others_rows(drill, star) == standing
+    assert star.id not in drill.redis()
     drill.worker.step()
     city.clock.move(hours=2)  # what answers a double tap is kept for half an hour
     drill.worker.step()
@@ -381,7 +387,7 @@ def the_archive_tells_all_of_it(packed: bytes, star: Person, city: Any) -> None:
     assert star.drill.wechat.openid("friend") not in told
 
 
-def others_rows(drill: Drill, star: Person, friend: Person) -> dict[str, Any]:
+def others_rows(drill: Drill, star: Person) -> dict[str, Any]:
     """A digest of what every table holds of all others; the city's own books may move."""
     columns = drill.rows(
         "SELECT c.table_name, c.column_name FROM information_schema.columns c"
