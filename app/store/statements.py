@@ -262,8 +262,10 @@ def greatest_savers(tx: Connection, limit: int) -> list[str]:
     """Residents who avoided most carbon, for those who want to try the service as somebody."""
     rows = tx.execute(
         text(
-            "SELECT account FROM balances WHERE account_kind = :kind AND asset = :asset"
-            " ORDER BY amount DESC, account LIMIT :limit"
+            "SELECT b.account FROM balances b"
+            " JOIN residents r ON r.id = b.account AND r.erased_at IS NULL"
+            " WHERE b.account_kind = :kind AND b.asset = :asset"
+            " ORDER BY b.amount DESC, b.account LIMIT :limit"
         ),
         {"kind": AccountKind.RESIDENT.code, "asset": Asset.CO2E.code, "limit": limit},
     )
