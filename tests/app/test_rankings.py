@@ -257,6 +257,36 @@ def test_whoever_joins_rides_or_leaves_during_a_rebuild_is_where_they_belong(cro
     crowd.check()
 
 
+@pytest.mark.parametrize("reader", ["_as_now", "_read"])
+def test_who_leaves_in_the_last_moment_is_not_put_back(crowd, monkeypatch, reader):
+    """Between the reading of the database and the writing of the sets."""
+    people = crowd.settle_in(12, NORTH)
+    for one in people:
+        crowd.join(one)
+    crowd.catch_up()
+    writer = Rankings(crowd.city.engine, crowd.city.vault, crowd.ranked._sets._redis)
+    read = getattr(writer, reader)
+
+    def read_and_see_one_leave(*given):
+        found = read(*given)
+        if people[3] in crowd.shown:
+            crowd.leave(people[3])
+        return found
+
+    monkeypatch.setattr(writer, reader, read_and_see_one_leave)
+    if reader == "_as_now":
+        for _ in writer.rebuild(crowd.city.clock()):
+            pass
+    else:
+        for one in people:
+            crowd.go(one)
+        crowd.city.sealer.seal(crowd.city.clock())
+        writer.refresh(crowd.city.clock())
+    assert people[3] not in crowd.shown
+    assert crowd.ranked._sets.size() == 11
+    crowd.check()
+
+
 def test_an_emptied_redis_is_filled_again_with_the_same_answers(crowd, client_of_redis):
     people = crowd.settle_in(12, NORTH)
     for at, one in enumerate(people):
