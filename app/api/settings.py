@@ -53,27 +53,27 @@ def list_settings() -> Response:
     return answer({"items": [_shown(one) for one in found]})
 
 
-@blp.serve("GET", "/<name>", gives=SettingSchema, guard=admin("operator", "auditor"))
-def get_setting(name: str) -> Response:
+@blp.serve("GET", "/<setting>", gives=SettingSchema, guard=admin("operator", "auditor"))
+def get_setting(setting: str) -> Response:
     """读取设置 · One setting as it stands. Mind its ETag."""
     with wired().engine.connect() as tx:
-        found = stands(tx, name)
+        found = stands(tx, setting)
     return tagged(answer(_shown(found)), str(found.revision))
 
 
 @blp.serve(
     "PUT",
-    "/<name>",
+    "/<setting>",
     gives=SettingSchema,
     guard=admin("operator"),
     body=SettingValueSchema,
     match=True,
 )
-def put_setting(args: dict[str, Any], name: str) -> Response:
+def put_setting(args: dict[str, Any], setting: str) -> Response:
     """更改设置 · Give a setting another value; it counts from this moment on."""
     here, who, seen = wired(), g.admin.name, g.revision
     made = transact(
-        here.engine, lambda tx: change(tx, who, name, args["value"], seen, here.clock())
+        here.engine, lambda tx: change(tx, who, setting, args["value"], seen, here.clock())
     )
     return tagged(answer(_shown(made)), str(made.revision))
 

@@ -50,6 +50,14 @@ ALLOWED = {
     "POST /admin/backtests": {"editor"},
     "GET /admin/backtests": EVERYBODY,
     "GET /admin/backtests/<backtest>": EVERYBODY,
+    "GET /admin/settings": {"operator", "auditor"},
+    "GET /admin/settings/<setting>": {"operator", "auditor"},
+    "PUT /admin/settings/<setting>": {"operator"},
+    "GET /admin/appeals": {"reviewer"},
+    "GET /admin/appeals/<appeal>": {"reviewer"},
+    "POST /admin/appeals/<appeal>/ask": {"reviewer"},
+    "POST /admin/appeals/<appeal>/grant": {"reviewer"},
+    "POST /admin/appeals/<appeal>/refuse": {"reviewer"},
 }
 
 

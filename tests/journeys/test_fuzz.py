@@ -27,6 +27,7 @@ from app.flows.budget import fund_budget
 from app.flows.login import hash_token
 from app.flows.seal import Sealer
 from app.store import admins
+from app.store.settings import put as put_setting
 from app.wiring import utc_now
 from scenarios import load
 
@@ -42,6 +43,7 @@ SESSIONS = (  # tested in test_login and test_sign_in; some would end the sessio
 )  # fmt: skip
 IN_STEPS = (  # what a request cannot do that knows nothing of the one before it
     "/admin/admins/{name}/roles", "/admin/drafts", "/admin/drafts/{draft}", "/{scenario}/{name}",
+    "POST /api/v1/me/appeals", "/ask", "/grant", "/refuse", "/answer", "/admin/settings/{setting}",
     "/me/phone", "/submit", "/approve", "/reject", "/discard", "/withdraw", "/undo",
     "/me/steps", "POST /api/v1/me/reports", "/accept", "/refuse", "/photo",
 )  # fmt: skip
@@ -99,6 +101,12 @@ def known(still_town, bikes, rider, sessions):
         answer = still_town.http.post(f"/api/v1/admin/{path}", json=document, headers=headers)
         assert answer.status_code in (201, 202), answer.text
         made[path] = answer.json()["id"]
+    headers = {"Authorization": f"Bearer {rider.token}", "Idempotency-Key": "known-appeal"}
+    document = {"about": "correction", "text": "a test"}
+    appeal = still_town.http.post("/api/v1/me/appeals", json=document, headers=headers).json()
+    with still_town.engine.begin() as tx:
+        template = {"id": "template-1", "fields": {"thing1": "text"}}
+        put_setting(tx, "template.points.expiring", template, 0, utc_now())
     (credited,) = bikes.batch("a-batch", RIDE).json()["outcomes"]
     Sealer(still_town.engine, still_town.vault, still_town.config.head_file).seal(utc_now())
     return {
@@ -117,6 +125,9 @@ def known(still_town, bikes, rider, sessions):
         "to": 1,
         "draft": made["drafts"],
         "backtest": made["backtests"],
+        "appeal": appeal["id"],
+        "setting": "appeal_days",
+        "template": "template-1",
         "name": "admin-0",
         "scope": "*",
     }
