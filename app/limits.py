@@ -43,6 +43,7 @@ PROVIDER = Policy("provider", 6000)
 PUBLIC = Policy("public", 6000)
 ADMIN = Policy("admin", 600)
 LOGIN = Policy("login", 20)
+PICTURES = Policy("pictures", 30)  # of one resident: each is decoded before anybody looks at it
 SIGN_IN = Policy("sign-in", 600)  # by address, and a carrier has thousands of phones behind one
 
 

@@ -13,7 +13,7 @@ import orjson
 from flask import Response, g, request
 from sqlalchemy import Connection
 
-from app import wechat
+from app import limits, wechat
 from app.api.wire import (
     Blueprint,
     PageArgs,
@@ -151,7 +151,10 @@ def post_report() -> Response:
     scenario's evidence asks. The picture is stripped of everything but what it shows."""
     here = wired()
     claim, photo = _stated()
-    picture = None if photo is None else read_picture(here.vault, photo)
+    picture = None
+    if photo is not None:
+        limits.spend(limits.PICTURES, g.resident)
+        picture = read_picture(here.vault, photo)
     # a form sent again has another boundary: the request is known by what it says
     said = orjson.dumps([*claim, sha256(photo or b"").hexdigest()], option=orjson.OPT_SORT_KEYS)
     g.repeat = g.repeat._replace(digest=hmac.digest(here.vault.ids, said, "sha256"))

@@ -72,10 +72,12 @@ def admit(
     wrapped = people.lock(tx, resident)
     if wrapped is None:
         raise SourceError("SUBJECT_ERASED", "this account was closed")
+    detail = f"you have not consented to {scenario} from {source}; PUT /api/v1/me/consents"
+    if not providers.exists(tx, source):  # nothing was published since the program was renewed
+        raise SourceError("CONSENT_MISSING", detail)
     subject = bind(tx, vault, source, resident, now)
     member = people.resolve_and_lock(tx, [subject], [scenario])[subject]
     if scenario not in member.consented:
-        detail = f"you have not consented to {scenario} from {source}; PUT /api/v1/me/consents"
         raise SourceError("CONSENT_MISSING", detail)
     if member.restricted:
         raise SourceError("PROCESSING_RESTRICTED", "you have restricted the use of your data")

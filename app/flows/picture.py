@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from hashlib import sha256
 from io import BytesIO
+from threading import BoundedSemaphore
 from typing import Final, NamedTuple
 
 from PIL import Image, ImageOps
@@ -28,9 +29,10 @@ _SIGNATURES: Final = (
     (b"WEBP", 8, "WEBP"),
 )
 
-Image.MAX_IMAGE_PIXELS = (
-    None  # only warned about by Pillow; `read_picture` refuses at its own bound
-)
+_turn = BoundedSemaphore(2)  # so many are decoded at once in a process, whatever comes in
+
+# Pillow only warns of what is a little above its bound; `read_picture` refuses at its own
+Image.MAX_IMAGE_PIXELS = None
 
 
 class PictureError(Exception):
@@ -60,7 +62,8 @@ def read_picture(vault: Vault, raw: bytes) -> Picture:
     if kind is None:
         raise PictureError("PICTURE_UNREADABLE", "the file is not a JPEG, PNG or WebP picture")
     try:
-        jpeg, pixels = _encode_anew(raw, kind)
+        with _turn:
+            jpeg, pixels = _encode_anew(raw, kind)
     except PictureError:
         raise
     except Exception as error:  # a decoder given a stranger's bytes may raise anything

@@ -31,6 +31,9 @@ MAX_WAITING: Final = 20
 OLDEST: Final = timedelta(days=31)
 """rec: as far back as WeChat's steps reach."""
 
+PICTURES_KEPT: Final = timedelta(days=180)
+"""rec: after the decision; who disagrees has appealed long before."""
+
 
 class ReportError(Exception):
     """The report is not taken, or not to be decided on; the code says why. Nothing was written."""

@@ -29,9 +29,10 @@ from app.flows.login import LIFE
 from app.flows.once import KEPT
 from app.flows.push import Pusher
 from app.flows.ranking import Rankings
+from app.flows.report import PICTURES_KEPT
 from app.flows.seal import LIMIT, Sealer, SecondHistoryError
 from app.flows.sign_in import CODES_KEPT, ENDED_KEPT
-from app.store import acts, admins, answers, logins, providers
+from app.store import acts, admins, answers, logins, providers, reports
 from app.store.catalogue import Registry
 from app.vault import Vault
 
@@ -103,6 +104,7 @@ class Worker:
                 answers.forget(tx, now - KEPT)
                 admins.forget_sessions(tx, now - LIFE)
                 logins.forget_refresh(tx, now)
+                reports.drop_pictures(tx, now - PICTURES_KEPT)
             self._expired_on = today
         if self._heard_at is None or now - self._heard_at >= _HEARING:
             grant_in_time(self._engine, self._vault, self._registry, now)

@@ -119,6 +119,17 @@ def picture(tx: Connection, report: bytes) -> bytes | None:
     ).scalar()
 
 
+def drop_pictures(tx: Connection, before: datetime) -> None:
+    """Delete the pictures of reports decided before that moment; they stay known."""
+    tx.execute(
+        text(
+            "UPDATE evidence e SET sealed = NULL FROM reports p"
+            " WHERE p.id = e.report AND p.decided_at < :before AND e.sealed IS NOT NULL"
+        ),
+        {"before": before},
+    )
+
+
 def find(tx: Connection, id: bytes, *, lock: bool = False) -> Report | None:
     """One report of a living resident."""
     tail = " WHERE p.id = :id" + (" FOR UPDATE OF p" if lock else "")

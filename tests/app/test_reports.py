@@ -12,14 +12,18 @@ import pytest
 from PIL import Image
 from sqlalchemy import text
 
+from app import limits
 from app.flows import report
 from app.flows.consent import text_digest
 from app.flows.erase import erase
 from app.flows.join import add_resident
+from app.flows.own import SourceError, admit
 from app.flows.picture import read_picture
 from app.flows.report import Claim, ReportError, accept_report
 from app.flows.tokens import issue_access_token
-from app.store import consents
+from app.flows.work import Worker
+from app.limits import Policy
+from app.store import consents, reports
 from app.store.db import transact
 
 PLATE = "food.clean_plate"
@@ -385,6 +389,38 @@ def test_the_trail_says_who_decided_and_nothing_of_whom(li, rui, photo, city):
     for row in kept:
         assert li.token.encode() not in row.record
         assert "李某".encode() not in row.record
+
+
+def test_a_picture_is_deleted_half_a_year_after_the_decision_and_stays_known(li, rui, photo, city):
+    decided, open_ = (li.report(photo(seed)).get_json()["id"] for seed in (1, 2))
+    rui.post(f"reports/{decided}/accept")
+    worker = Worker(city.engine, city.vault, city.sealer, city.clock)
+    for days, left in ((report.PICTURES_KEPT.days - 1, 2), (2, 1)):
+        city.clock.move(days=days)
+        worker.step()
+        with city.engine.connect() as tx:
+            kept = tx.execute(text("SELECT report FROM evidence WHERE sealed IS NOT NULL"))
+            assert len(kept.all()) == left
+    with city.engine.connect() as tx:
+        assert reports.picture(tx, bytes.fromhex(open_))
+    now = city.clock().isoformat()
+    assert refused(li.report(photo(1), occurred_at=now)) == (409, "EVIDENCE_REUSED")
+
+
+def test_pictures_are_looked_at_only_so_often(li, photo, monkeypatch):
+    monkeypatch.setattr(limits, "PICTURES", Policy("pictures-in-test", 2))
+    for _ in range(2):
+        assert refused(li.report(b"no picture")) == (422, "PICTURE_UNREADABLE")
+    assert refused(li.report(b"no picture")) == (429, "TOO_MANY_REQUESTS")
+    assert refused(li.report(scenario=CARTON)) == (422, "EVIDENCE_MISSING")
+
+
+def test_before_anything_is_published_nobody_has_consented(empty):
+    with empty.engine.begin() as tx:
+        who = add_resident(tx, empty.vault, "140403", empty.clock())
+        with pytest.raises(SourceError) as refusal:
+            admit(tx, empty.vault, "self", who, PLATE, empty.clock())
+    assert refusal.value.code == "CONSENT_MISSING"
 
 
 def test_residents_are_asked_only_for_what_can_come_from_themselves(li):
