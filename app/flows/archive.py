@@ -63,7 +63,7 @@ SEALED: Final = {
 """Columns sealed under the resident's own key, and what each was sealed for, in its row's words."""
 
 _ID = 16
-_TILES = 256
+_TILES, _NODES = 256, 100_000
 _log = structlog.get_logger("archive")
 _README = """\
 普惠 · 您的个人数据副本
@@ -225,10 +225,12 @@ def _receipts(tx: Connection, facts: Iterable[Fact]) -> Iterator[tuple[str, byte
     if note is None:
         return
     size = checkpoint_size(note)
-    nodes = TileNodes(size, lru_cache(_TILES)(lambda tile: log.read_tile(tx, tile)))
+    read_tile = lru_cache(_TILES)(lambda tile: log.read_tile(tx, tile))
+    # nodes, not tiles, are kept: in years a person's entries come to lie in thousands of tiles
+    node = lru_cache(_NODES)(lambda level, index: TileNodes(size, read_tile).node(level, index))
     for fact in facts:
         if fact.leaf is not None and fact.leaf < size:
-            proof = inclusion_proof(fact.leaf, size, nodes.node)
+            proof = inclusion_proof(fact.leaf, size, node)
             receipt = Receipt(fact.leaf, tuple(proof), note, Entry.parse(fact.payload).payload())
             yield f"{form.RECEIPTS}{fact.id}{form.RECEIPT}", receipt.text().encode()
 
