@@ -14,7 +14,7 @@ import marshmallow as ma
 import orjson
 import structlog
 from flask import Flask, Response, g, has_request_context
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import DataError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from werkzeug.exceptions import HTTPException
 
@@ -223,6 +223,9 @@ def _answer(exc: Exception) -> Response:
         structlog.get_logger().error("database unavailable", request_id=_request_id())
         detail = "the database does not answer at this moment; the same request may be sent again"
         return _problem("UNAVAILABLE", detail)
+    if isinstance(exc, DataError) and "NUL (0x00)" in str(exc.orig):
+        # texts of any script are welcome, and this one character no column of text can hold
+        return _problem("VALIDATION_FAILED", "a text holds the character U+0000; leave it out")
     if not isinstance(code, str) or code not in PROBLEMS:
         structlog.get_logger().error("unhandled", request_id=_request_id(), exc_info=exc)
         return _problem("INTERNAL", "the request could not be completed; quote its request_id")

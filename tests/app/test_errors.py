@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from sqlalchemy import text
 
 from app import create_app
 from app.config import Mode
@@ -114,6 +115,17 @@ def test_nested_messages_become_paths():
         {"field": "activities.3.id", "message": "is missing"},
         {"field": "", "message": "no"},
     ]
+
+
+def test_a_text_that_no_column_can_hold_is_the_senders_fault(app, city):
+    @app.get("/kept/<what>")
+    def kept(what: str) -> str:
+        with city.engine.connect() as tx:
+            return tx.execute(text("SELECT CAST(:what AS text)"), {"what": what}).scalar_one()
+
+    client = app.test_client()
+    assert client.get("/kept/一%01").text == "一\x01"
+    problem(client.get("/kept/%00"), 422, "VALIDATION_FAILED")
 
 
 def test_our_own_fault_says_nothing_but_its_number(app, capsys):
