@@ -23,13 +23,17 @@ from app.flows.appeal.case import Bench, Case
 from app.flows.appeal.overdue import grant_in_time
 from app.flows.appeal.steps import file
 from app.flows.budget import add_points, pay_waiting
+from app.flows.consent import open_scenarios, text_digest
 from app.flows.correct import correct
 from app.flows.erase import erase
 from app.flows.once import Answer, Repeat, once
 from app.flows.redeem import hold, redeem
+from app.flows.report import Claim, ReportError, accept_report, report
 from app.flows.seal import Sealer
+from app.flows.steps import put_steps
 from app.flows.trail import act
-from app.store import settings
+from app.store import consents, settings
+from scenarios.activity import business_day
 
 
 class Fuse:
@@ -220,6 +224,65 @@ def test_an_appeal_that_nobody_answered_is_granted_and_marked_or_neither(town, d
             assert town.value(query) == n - 1 + trace
         job(town.engine, n)
         assert town.points(resident) == 625 * n
+    town.prove(tmp_path / "export")
+
+
+@pytest.fixture
+def reporter(town):
+    """Somebody who consents to bring steps and cartons of their own."""
+    (resident,) = town.enroll("rider-0")
+    own = {"werun": "travel.walk_steps", "self": "shopping.carton_reuse"}
+    with town.engine.begin() as tx:
+        versions = open_scenarios(town.registry.current(tx), town.clock())
+        for source, scenario in own.items():
+            texts = {scenario: text_digest(versions[scenario])}
+            consents.give(tx, source, [bytes.fromhex(resident)], texts, town.clock())
+    return resident
+
+
+def test_what_is_new_in_a_day_is_credited_and_settled_or_neither(town, deaths, reporter, tmp_path):
+    today = business_day(town.clock())
+
+    def job(engine, n):
+        parts = (engine, town.vault, town.registry, reporter)
+        put_steps(*parts, {today: 1000 * n}, town.clock())
+
+    for n, trace in deaths(job):
+        settled = "SELECT coalesce(sum(settled), 0) FROM step_days"
+        assert town.value(settled) == 1000 * (n - 1 + trace)
+        assert _entries(town, "issue") == n - 1 + trace
+        job(town.engine, n)
+        assert (town.value(settled), _entries(town, "issue")) == (1000 * n, n)
+    town.prove(tmp_path / "export")
+
+
+def test_a_report_is_accepted_credited_and_told_of_or_none_of_it(town, deaths, reporter, tmp_path):
+    ids = {}
+
+    def prepare(n):
+        town.clock.move(days=1)
+        claim = Claim("shopping.carton_reuse", town.clock().isoformat(), {"count": "1"}, f"{n}")
+        with town.engine.begin() as tx:
+            catalogue, now = town.registry.current(tx), town.clock()
+            ids[n] = report(tx, town.vault, catalogue, reporter, claim, None, now).id
+
+    def job(engine, n):
+        with engine.begin() as tx:
+            catalogue, now = town.registry.current(tx), town.clock()
+            accept_report(tx, town.vault, catalogue, ids[n], "rui", now)
+
+    for n, trace in deaths(job, prepare):
+        for query in (
+            "SELECT count(*) FROM reports WHERE state = 'accepted'",
+            "SELECT count(*) FROM messages",
+            "SELECT count(*) FROM entries WHERE kind = 'issue'",
+        ):
+            assert town.value(query) == n - 1 + trace
+        if trace:
+            with pytest.raises(ReportError, match="decided"):
+                job(town.engine, n)
+        else:
+            job(town.engine, n)
     town.prove(tmp_path / "export")
 
 
