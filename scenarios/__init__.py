@@ -1,6 +1,6 @@
 """How an activity becomes a reduction in mg and points; pure, and knowing nothing of accounts."""
 
-from scenarios.activity import SHANGHAI, Activity, measure, read, read_time
+from scenarios.activity import SHANGHAI, Activity, check_claim, measure, read, read_time
 from scenarios.catalogue import Catalogue
 from scenarios.errors import Fault, Rejected, ScenarioError
 from scenarios.limits import Claimed, Key, Usage, claim, needs, undo
@@ -25,6 +25,7 @@ __all__ = [
     "Usage",
     "Version",
     "Workings",
+    "check_claim",
     "claim",
     "grid",
     "load",

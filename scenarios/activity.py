@@ -66,6 +66,18 @@ def read(
     return version, _measure(version, moment, quantities, day)
 
 
+def check_claim(version: Version, activity: Activity, now: datetime) -> None:
+    """Refuses an act that is claimed (reported, or its person bound) too many days after it was
+    done. Raises Rejected."""
+    late = (now.astimezone(SHANGHAI).date() - activity.occurred_at.date()).days
+    if version.claim_days and late > version.claim_days:
+        raise Rejected(
+            "TOO_LATE",
+            f"{version.scenario} is claimed within {version.claim_days} days of the act; this is "
+            f"{late} days later.",
+        )
+
+
 def business_day(moment: datetime) -> int:
     """The day YYYYMMDD of an aware time in Asia/Shanghai."""
     local = moment if moment.tzinfo is SHANGHAI else moment.astimezone(SHANGHAI)

@@ -18,6 +18,7 @@ _KINDS: Final[Mapping[str, str]] = {
     "caps": "cap",
     "rules": "rule",
     "act": "rule",
+    "claim_days": "rule",
     "inputs": "input",
     "formula": "coefficient",
     "coefficients": "coefficient",

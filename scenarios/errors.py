@@ -9,6 +9,7 @@ TITLES: Final = {
     "SCENARIO_DISABLED": "该减排场景暂未开放",
     "BEFORE_SCENARIO": "行为发生时该场景尚未生效",
     "IN_FUTURE": "行为时间晚于当前时间",
+    "TOO_LATE": "已超过可认领的期限",
     "TIME_MALFORMED": "行为时间格式不正确",
     "QUANTITY_MISSING": "缺少必填的数量",
     "QUANTITY_UNKNOWN": "包含该场景不认识的数量",

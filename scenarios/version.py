@@ -44,6 +44,9 @@ vehicle's sensor; a photo; a scanned code; the resident's word."""
 SENSITIVE: Final = ("movement", "finance", "health")
 """Kinds of sensitive personal information (个人信息保护法 art. 28) that the inputs can show."""
 
+MAX_CLAIM_DAYS: Final = 3650
+"""As long as points may be valid at most."""
+
 _ID: Final = re.compile(rf"(?:{'|'.join(AREAS)})\.[a-z][a-z0-9_]{{1,40}}")
 _CODE: Final = re.compile(r"[A-Z][A-Z0-9_]{2,40}")
 
@@ -69,7 +72,8 @@ class Version:
 
     `disabled` says why it takes no activities; `eligibility` who and what counts; `consent` what a
     resident agrees to; `digest` is SHA-256 of the canonical bytes, in hex. `confidence` is the
-    methodology's: with D an edition is disabled.
+    methodology's: with D an edition is disabled. `claim_days` is how many business days after the
+    act its claim may come at the latest, 0 where any day will do.
     """
 
     scenario: str
@@ -91,6 +95,7 @@ class Version:
     act: Act | None = None
     group: Group | None = None
     disabled: Text | None = None
+    claim_days: int = 0
     effective_day: int = field(init=False)
     bound: Bound = field(init=False, repr=False, compare=False)
     periods: tuple[str, ...] = field(init=False)
@@ -218,6 +223,8 @@ class Version:
             if name in table:
                 with within(name):
                     made[name] = parse(table[name])
+        if "claim_days" in table:
+            made["claim_days"] = _claim_days(table["claim_days"])
         if "rules" in table:
             made["rules"] = _each(table, "rules", lambda item: build(Rule, item))
         if "disabled" in table:
@@ -241,6 +248,13 @@ class Version:
                 version.scenario
             )
         return version
+
+
+def _claim_days(value: object) -> int:
+    if type(value) is not int or not 1 <= value <= MAX_CLAIM_DAYS:
+        detail = f"it must be 1 to {MAX_CLAIM_DAYS} whole days; left out, any day will do"
+        raise Fault("FIELD_MALFORMED", "claim_days", detail)
+    return value
 
 
 def _each(table: Mapping[str, Any], field: str, parse: Any) -> tuple[Any, ...]:

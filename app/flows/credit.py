@@ -47,6 +47,7 @@ from scenarios import (
     Reduction,
     Rejected,
     Version,
+    check_claim,
     claim,
     needs,
     quantify,
@@ -141,6 +142,8 @@ def _quantify(
             version, activity = read(
                 catalogue, document.scenario, document.occurred_at, document.quantities, now
             )
+            if version.claim_days and not document.corrects:
+                check_claim(version, activity, now)
             reduction = quantify(version, activity)
         except Rejected as error:
             result.outcomes[position] = rejection(document.id, error.code, error.detail)

@@ -38,6 +38,11 @@ class Document:
     key: str  # idempotency key within the provider: the id, or the id and its revision
     place: str = ""  # GB/T 2260 code of the county, if given; hashed, and never in the opening
 
+    @property
+    def corrects(self) -> bool:
+        """Whether it takes the place of what was reported before."""
+        return self.key != self.id
+
     def opening(self, provider: str) -> bytes:
         """RFC 8785 bytes of what the ledger only commits to. Strings only, ASCII keys: for those
         sorted orjson writes the same bytes as the RFC (a test holds it to that)."""

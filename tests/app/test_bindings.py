@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 from itertools import count
 
 import jwt
@@ -13,8 +15,10 @@ from sqlalchemy import text
 from app.flows.consent import open_scenarios, text_digest
 from app.flows.erase import erase
 from app.flows.join import add_resident
+from app.flows.publish import publish
 from app.flows.tokens import issue_access_token
 from app.store import people
+from scenarios import Version, load
 
 BIKES = "travel.bike_shared"
 _keys = count()
@@ -104,9 +108,13 @@ def rows(city):
     return read
 
 
+def told(answer):
+    return [one.get("code", one["outcome"]) for one in answer.json["outcomes"]]
+
+
 def outcome(answer):
-    (one,) = answer.json["outcomes"]
-    return one.get("code", one["outcome"])
+    (one,) = told(answer)
+    return one
 
 
 def test_a_code_binds_and_what_waited_is_credited_in_order_of_time(
@@ -139,6 +147,40 @@ def test_what_waits_and_is_not_consented_to_waits_until_it_is(
     assert consent(amy).status_code == 200
     assert rows("SELECT * FROM unclaimed") == []
     assert points(amy) == 625
+
+
+def test_what_came_too_long_before_the_binding_is_told_and_not_credited(
+    bind, person, consent, provider, ride, points, city, ask
+):
+    amy = person()
+    published = next(one for one in load().versions(BIKES) if one.number == 1)
+    first = str(city.clock().date() + timedelta(days=8))
+    later = {"number": 2, "effective_from": first, "claim_days": 3}
+    with city.engine.connect() as tx:
+        whole = city.registry.current(tx).amended(
+            [Version.parse(json.loads(published.canonical()) | later)]
+        )
+    publish(city.engine, city.vault, whole, city.clock())
+    city.clock.move(days=10)
+    acts = [ride(n, occurred_at=f"2026-11-30T0{n}:00:00+08:00") for n in (1, 2)]
+    assert told(provider.batch("b1", *acts)) == ["unclaimed", "unclaimed"]
+    city.clock.move(days=1)
+    consent(amy)
+    assert told(provider.batch("b2", ride(3, occurred_at="2026-11-30T09:00:00+08:00"))) == [
+        "unclaimed"
+    ]
+    city.clock.move(days=1)
+    assert bind(amy).json["claimed"] == 3
+    assert points(amy) == 0
+    refused = ask(amy, "GET", "rejections").json["items"]
+    assert {one["code"] for one in refused} == {"TOO_LATE"}
+    assert told(provider.batch("b3", ride(4, occurred_at="2026-12-01T09:00:00+08:00"))) == [
+        "accepted"
+    ]
+    city.clock.move(days=30)
+    corrected = ride(4, occurred_at="2026-12-01T09:30:00+08:00")
+    answer = provider.send("PUT", "/api/v1/activities/ride-4/correction", corrected)
+    assert answer.json["outcome"] == "accepted"  # it was reported in time
 
 
 def test_a_code_works_once_and_is_forgiving_about_how_it_is_typed(bind, person, code, ask):

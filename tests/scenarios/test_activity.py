@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import scenarios
+from scenarios import Activity, Rejected, check_claim, read_time
 from scenarios.errors import TITLES
 
 BIKE = "travel.bike_shared"
@@ -194,3 +195,25 @@ def test_a_rejection_survives_a_process_boundary():
         "A sentence.",
         TITLES["IN_FUTURE"],
     )
+
+
+@pytest.mark.parametrize(
+    ("now", "late"),
+    [
+        ("2026-11-20T08:00:00+08:00", False),
+        ("2026-11-22T23:59:59+08:00", False),
+        ("2026-11-23T00:00:00+08:00", True),
+        ("2026-11-22T16:00:00+00:00", True),  # already the 23rd in Shanghai
+    ],
+)
+def test_a_claim_counts_business_days_from_the_act(edition, now, late):
+    version = edition(claim_days=2)
+    act = Activity(version.scenario, read_time("2026-11-20T23:30:00+08:00"), {}, 20261120)
+    moment = datetime.fromisoformat(now)
+    check_claim(edition(), act, moment)
+    if late:
+        with pytest.raises(Rejected) as refused:
+            check_claim(version, act, moment)
+        assert refused.value.code == "TOO_LATE"
+    else:
+        check_claim(version, act, moment)

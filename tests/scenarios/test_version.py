@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import scenarios
-from scenarios import Version
+from scenarios import Fault, Version
 from scenarios.errors import FAULTS
 
 PUBLISHED = Path(__file__).with_name("published.txt").read_text(encoding="utf-8").splitlines()
@@ -142,3 +142,19 @@ def deep(levels):
     for _ in range(levels):
         value = [value]
     return value
+
+
+def test_a_claim_window_is_whole_days_and_changes_nothing_where_it_is_left_out(edition):
+    assert edition().claim_days == 0
+    assert b"claim_days" not in edition().canonical()
+    with_days = edition(claim_days=30)
+    assert with_days.claim_days == 30
+    assert b'"claim_days":30' in with_days.canonical()
+    assert Version.from_canonical(with_days.canonical()) == with_days
+
+
+@pytest.mark.parametrize("days", [0, -1, 3651, "30", True, 1.5])
+def test_a_claim_window_of_no_whole_days_is_refused(edition, days):
+    with pytest.raises(Fault) as found:
+        edition(claim_days=days)
+    assert (found.value.code, found.value.field) == ("FIELD_MALFORMED", "claim_days")

@@ -12,6 +12,7 @@ import orjson
 from app.flows.backtest.life import Act, Life
 from app.vault import opener
 from scenarios import (
+    SHANGHAI,
     Activity,
     Catalogue,
     Key,
@@ -19,6 +20,7 @@ from scenarios import (
     ScenarioError,
     Usage,
     Version,
+    check_claim,
     claim,
     measure,
     needs,
@@ -90,8 +92,8 @@ class Rules:
         version = self._catalogue.versions(act.scenario)[act.number - 1]
         return Worth(act.mg, act.due, act.withheld, version.rate.validity_months)
 
-    def open(self, opening: bytes) -> Case:
-        """The act of an opening, read under both."""
+    def open(self, opening: bytes, credited: int) -> Case:
+        """The act of an opening, read under both; `credited` is the business day of crediting."""
         document = orjson.loads(opening)
         scenario, moment = document["scenario"], read_time(document["occurred_at"])
         version = self._catalogue.in_force(scenario, business_day(moment))
@@ -99,7 +101,12 @@ class Rules:
         if scenario not in self._affected:
             return Case(now, None)
         draft = self._draft.get(scenario)
-        return Case(now, _read(draft, moment, document["quantities"]) if draft else now)
+        if draft is None:
+            return Case(now, now)
+        then = _read(draft, moment, document["quantities"])
+        if isinstance(then, Reading) and draft.claim_days != version.claim_days:
+            then = _claimed(then, credited)
+        return Case(now, then)
 
 
 def _editions(catalogue: Catalogue, scenario: str) -> tuple[Version, ...]:
@@ -115,11 +122,23 @@ def _read(version: Version, moment: datetime, quantities: Any) -> Reading | Wort
     return Reading(version, activity, mg, needs(version, activity))
 
 
+def _claimed(reading: Reading, day: int) -> Reading | Worth:
+    """Only what was credited is known: of a correction, not when it was reported first."""
+    at = datetime(day // 10_000, day // 100 % 100, day % 100, tzinfo=SHANGHAI)
+    try:
+        check_claim(reading.version, reading.activity, at)
+    except Rejected as error:
+        return Worth(code=error.code)
+    return reading
+
+
 def cases(rules: Rules, life: Life, key: bytes) -> dict[str, Case]:
     """Every act of this person's that can be opened, by entry id."""
     open_sealed = opener(key)
     acts = (*life.acts.values(), *life.older.values(), *life.warm.values())
-    return {act.id: rules.open(open_sealed(act.id, act.sealed)) for act in acts if act.sealed}
+    return {
+        act.id: rules.open(open_sealed(act.id, act.sealed), act.day) for act in acts if act.sealed
+    }
 
 
 def wanted(opened: Mapping[str, Case]) -> set[Key]:
