@@ -22,6 +22,7 @@ from app.vault import Vault, opener
 from ledger.accounts import Asset
 from scenarios.activity import business_day, read_time
 
+_CO2E: Final = str(Asset.CO2E.value)
 _DAYS: Final[WeakKeyDictionary[Engine, Days]] = WeakKeyDictionary()
 
 
@@ -71,9 +72,11 @@ def standing(
 
     Who is erased has none. Raises VaultError if an opening does not open.
     """
-    wrapped = store.keys(tx, residents)
-    openers = {one: opener(vault.subject_key(one, key)) for one, key in wrapped.items()}
-    acts: dict[str, dict[str, Act]] = {resident: {} for resident in residents}
+    openers = {
+        bytes.fromhex(one): opener(vault.subject_key(one, key))
+        for one, key in store.keys(tx, residents).items()
+    }
+    acts: dict[bytes, dict[str, Act]] = {bytes.fromhex(one): {} for one in residents}
     for resident, payload, sealed in store.lines(tx, residents, first):
         entry = orjson.loads(payload)
         detail = entry["detail"]
@@ -82,8 +85,8 @@ def standing(
         elif sealed is not None and resident in openers:
             done = orjson.loads(openers[resident](entry["id"], sealed))
             day = business_day(read_time(done["occurred_at"]))
-            acts[resident][entry["id"]] = Act(detail["rule"][0], day, _avoided(entry["postings"]))
-    return {resident: list(found.values()) for resident, found in acts.items()}
+            acts[resident][entry["id"]] = Act(done["scenario"], day, _avoided(entry["postings"]))
+    return {resident.hex(): list(found.values()) for resident, found in acts.items()}
 
 
 def in_month(acts: Sequence[Act], month: int) -> list[Act]:
@@ -93,4 +96,4 @@ def in_month(acts: Sequence[Act], month: int) -> list[Act]:
 
 def _avoided(postings: list[tuple[str, str, int, int]]) -> int:
     """What an issue grants, to the wallet and in repayment of debt."""
-    return sum(amount for _, asset, _, amount in postings if asset == Asset.CO2E and amount > 0)
+    return sum([amount for _, asset, _, amount in postings if amount > 0 and asset == _CO2E])
