@@ -15,7 +15,6 @@ from typing import Any, Final, NamedTuple
 
 import structlog
 from sqlalchemy import Connection, Engine
-from sqlalchemy.exc import DBAPIError
 
 from app.config import CITY_ZONE
 from app.flows import sign_in
@@ -64,8 +63,9 @@ class Pusher:
             try:
                 if not self.step():
                     pause = _AWAY_S
-            except DBAPIError as error:
-                _log.error("database away", error=type(error.orig).__name__)
+            except Exception as error:  # nobody would see the end of a thread
+                _log.error("nothing is pushed for now", exc_info=error)
+                pause = _AWAY_S
             stop.wait(pause)
 
     def step(self) -> bool:

@@ -359,6 +359,24 @@ def test_the_pusher_runs_beside_the_worker_until_it_is_told_to_stop(
     assert len(wechat.sent) == 1
 
 
+def test_the_pusher_outlives_a_fault(city, tell, tapped, pusher, wechat, monkeypatch):
+    tapped()
+    tell()
+    monkeypatch.setattr("app.flows.push._AWAY_S", 0.01)
+    stop, faults = threading.Event(), iter([1, 1])
+    original = Pusher.step
+
+    def step(self):
+        if next(faults, None):
+            raise RuntimeError("a fault of ours")
+        stop.set()
+        return original(self)
+
+    monkeypatch.setattr(Pusher, "step", step)
+    pusher.run(stop)
+    assert len(wechat.sent) == 1
+
+
 @pytest.mark.parametrize(
     ("field", "value", "given"),
     [

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 
 from app.api import settings as forms
@@ -51,6 +53,14 @@ def test_a_change_over_what_was_not_read_is_refused(olga):
         answer = olga.put("settings/appeal_days", {"value": 9}, match=stale)
         assert code_of(answer) == (412, "REVISION_STALE")
     assert olga.get("settings/appeal_days").get_json()["value"] == 7
+
+
+def test_of_two_changes_at_once_over_the_same_revision_one_counts(app, olga):
+    def put(value):
+        return olga.put("settings/appeal_days", {"value": value}, match='"0"').status_code
+
+    with ThreadPoolExecutor(4) as pool:
+        assert sorted(pool.map(put, (5, 6, 7, 8))) == [200, 412, 412, 412]
 
 
 @pytest.mark.parametrize("value", [0, 91, -1, "7", 7.0, 1e40, True, None, [], {"a": 1}, "\u0000"])
