@@ -23,12 +23,13 @@ from app.flows.budget import pay_waiting
 from app.flows.challenge import Watch
 from app.flows.claim import claim_stragglers
 from app.flows.erase import forget_stragglers
-from app.flows.expire import expire_points
+from app.flows.expire import Expiry
 from app.flows.fingerprint import oldest_kept
 from app.flows.login import LIFE
 from app.flows.once import KEPT
 from app.flows.push import Pusher
 from app.flows.ranking import Rankings
+from app.flows.remind import Reminders
 from app.flows.report import PICTURES_KEPT
 from app.flows.seal import LIMIT, Sealer, SecondHistoryError
 from app.flows.sign_in import CODES_KEPT, ENDED_KEPT
@@ -63,11 +64,12 @@ class Worker:
         self._engine, self._vault, self._sealer, self._clock = engine, vault, sealer, clock
         self._also, self._registry = also, Registry()
         self._stop = threading.Event()
-        self._expired_on: date | None = None
+        self._tidied_on: date | None = None
         self._swept_at: datetime | None = None
         self._heard_at: datetime | None = None
         self._pusher = pusher
         self._watch, self._rankings = Watch(engine, vault), rankings
+        self._daily = (Expiry(engine, vault), Reminders(engine, vault))
         self._followed_at: datetime | None = None
 
     def run(self) -> None:
@@ -96,8 +98,7 @@ class Worker:
         self._also()
         pay_waiting(self._engine, self._vault, self._registry, now)
         today = now.astimezone(CITY_ZONE).date()
-        if self._expired_on != today:
-            expire_points(self._engine, self._vault, now)
+        if self._tidied_on != today:
             with self._engine.begin() as tx:
                 providers.forget_nonces(tx, now - _NONCE_AGE)
                 acts.forget_before(tx, oldest_kept(now))
@@ -105,7 +106,7 @@ class Worker:
                 admins.forget_sessions(tx, now - LIFE)
                 logins.forget_refresh(tx, now)
                 reports.drop_pictures(tx, now - PICTURES_KEPT)
-            self._expired_on = today
+            self._tidied_on = today
         if self._heard_at is None or now - self._heard_at >= _HEARING:
             grant_in_time(self._engine, self._vault, self._registry, now)
             self._heard_at = now
@@ -122,9 +123,11 @@ class Worker:
         return sealed
 
     def _follow(self, now: datetime) -> bool:
-        """One page of work for those who follow the log, so that sealing never waits for them;
-        whether there may be more. Without Redis there are no rankings, and all else goes on."""
-        more = self._watch.step(now)
+        """One page of work for those who go through the ledger or the wallets, so that sealing
+        never waits for them; whether there may be more. Without Redis there are no rankings, and
+        all else goes on."""
+        done = [one.step(now) for one in (*self._daily, self._watch)]  # a page of each
+        more = any(done)
         try:
             return (self._rankings is not None and self._rankings.step(now)) or more
         except RedisError as error:

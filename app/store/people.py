@@ -176,33 +176,6 @@ def held(tx: Connection, resident: str) -> int:
     return int(total or 0)
 
 
-def lock_expired(tx: Connection, today: int, limit: int) -> list[tuple[str, int, int]]:
-    """Wallet buckets whose last day is past: (resident, bucket, points), residents locked."""
-    due = tx.execute(
-        text(
-            "SELECT account, bucket FROM balances WHERE account_kind = :kind AND asset = :asset"
-            " AND bucket < :today AND amount > 0 AND account IN"
-            " (SELECT id FROM residents WHERE erased_at IS NULL)"
-            " ORDER BY account, bucket LIMIT :limit"
-        ),
-        {
-            "kind": AccountKind.RESIDENT.code,
-            "asset": Asset.POINT.code,
-            "today": today,
-            "limit": limit,
-        },
-    ).all()
-    result = []
-    for account, bucket in due:
-        resident = account.hex()
-        if lock(tx, resident) is None:
-            continue
-        points = wallet(tx, resident).get((Asset.POINT, bucket), 0)
-        if points:
-            result.append((resident, bucket, points))
-    return result
-
-
 _FORGET = (
     "DELETE FROM openings o USING postings p"
     " WHERE p.account = :id AND p.account_kind <= 3 AND o.arrival = p.arrival",
