@@ -44,7 +44,9 @@ SESSIONS = (  # tested in test_login and test_sign_in; some would end the sessio
 IN_STEPS = (  # what a request cannot do that knows nothing of the one before it
     "/admin/admins/{name}/roles", "/admin/drafts", "/admin/drafts/{draft}", "/{scenario}/{name}",
     "POST /api/v1/me/appeals", "/ask", "/grant", "/refuse", "/answer", "/admin/settings/{setting}",
-    "/me/phone", "/submit", "/approve", "/reject", "/discard", "/withdraw", "/undo",
+    "/me/phone", "/me/privacy-notice", "/{archive_id}", "/download", "/{verdict}", "/me/bindings",
+    "/me/binding-disputes", "/unbind", "/withdrawals", "/confirm",
+    "/submit", "/approve", "/reject", "/discard", "/withdraw", "/undo",
     "/me/steps", "POST /api/v1/me/reports", "/accept", "/refuse", "/photo",
 )  # fmt: skip
 SAFE = "/:@!$&'()*+,;=~-._"  # what stands for itself in a signed path
@@ -129,6 +131,8 @@ def known(still_town, bikes, rider, sessions):
         "setting": "appeal_days",
         "template": "template-1",
         "name": "admin-0",
+        "month": "2026-01",
+        "year": "2026",
         "scope": "*",
     }
 
