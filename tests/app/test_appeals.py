@@ -439,6 +439,21 @@ def test_an_act_that_arrived_meanwhile_is_not_paid_twice(city, me, post, provide
     assert points_of(me) == before
 
 
+def test_an_act_that_arrives_after_it_was_granted_is_the_same_act(
+    city, me, post, provider, ride, due
+):
+    post("appeals", MISSING)
+    city.clock.move(days=16)
+    assert due() == 1
+    granted = points_of(me)
+    late = ride(1, occurred_at=MISSING["occurred_at"])
+    (outcome,) = provider.batch("late", late).get_json()["outcomes"]
+    assert outcome["code"] == "SAME_ACT"
+    assert points_of(me) == granted
+    city.sealer.seal(city.clock())
+    assert list(check_database(city.engine, city.vault)) == []
+
+
 def test_nothing_is_granted_by_itself_to_whoever_restricted_what_we_do(city, post, rider, due):
     post("appeals", MISSING)
     with city.engine.begin() as tx:

@@ -64,7 +64,7 @@ def _grant(tx: Connection, bench: Bench, id: str) -> bool:
         points = _allowed(tx, bench, one, case)
         try:
             if points:
-                pay(tx, bench, one, case.scenario, points, "not answered in time")
+                pay(tx, bench, one, case, points, "not answered in time")
         except AppealError:
             points = 0  # the budget is short
         if points:
@@ -80,7 +80,7 @@ def _allowed(tx: Connection, bench: Bench, one: Appeal, case: Case) -> int:
     points = case.points
     if one.about == "missing":
         try:
-            points = min(points, worth(tx, bench, one.resident, case, locked=True))
+            points = min(points, worth(tx, bench, one.resident, case, one.opened_at, locked=True))
         except (Rejected, AppealError):
             return 0
     if appeals.was_granted(tx, one.resident, one.thing):

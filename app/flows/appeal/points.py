@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from datetime import datetime
+from typing import Final
 
 from sqlalchemy import Connection
 
@@ -15,18 +17,23 @@ from app.store.appeals import Appeal
 from ledger.buckets import day_number, expiry_bucket
 from ledger.entries import instant
 from ledger.transfers import adjust
-from scenarios import Catalogue, Rejected, claim, needs, quantify, read
+from scenarios import Catalogue, Rejected, check_claim, claim, needs, quantify, read
+
+_APPEALED: Final = "*appeal"  # in place of a provider, whose code has no such letter
 
 
-def worth(tx: Connection, bench: Bench, resident: str, case: Case, *, locked: bool) -> int:
+def worth(
+    tx: Connection, bench: Bench, resident: str, case: Case, claimed_at: datetime, *, locked: bool
+) -> int:
     """The points that the rules give for a missing act today, after all that counts already.
 
-    `locked` keeps others from counting towards the same limits until `tx` ends. Raises Rejected,
-    and AppealError SAME_ACT if the act was credited.
+    `claimed_at` is when the resident missed it. `locked` keeps others from counting towards the
+    same limits until `tx` ends. Raises Rejected, and AppealError SAME_ACT if it was credited.
     """
     version, activity = read(
         bench.registry.current(tx), case.scenario, case.occurred_at, case.quantities, bench.now
     )
+    check_claim(version, activity, claimed_at)
     mg, keys = quantify(version, activity).mg, needs(version, activity)
     if locked:
         usage.lock(tx, lock_names([version]))
@@ -39,14 +46,13 @@ def worth(tx: Connection, bench: Bench, resident: str, case: Case, *, locked: bo
     return claim(version, activity, mg, keys, counted).points
 
 
-def pay(
-    tx: Connection, bench: Bench, one: Appeal, scenario: str | None, points: int, how: str
-) -> None:
-    """Give points for an appeal, once, out of the budget that pays for its scenario."""
+def pay(tx: Connection, bench: Bench, one: Appeal, case: Case, points: int, how: str) -> None:
+    """Give points for an appeal, once, out of the budget that pays for its scenario. A missing act
+    is then the same act as one that is reported late. Raises AppealError BUDGET_SHORT."""
     if not points:
         return
     scopes = budgets.scopes(tx)
-    token = budgets.payer(scopes, scenario or budgets.ANY_SCOPE)
+    token = budgets.payer(scopes, case.scenario or budgets.ANY_SCOPE)
     if token is None or budgets.lock(tx, [token]).get(token, 0) < points:
         raise AppealError(
             "BUDGET_SHORT", "the budget does not hold these points, or others wait for them"
@@ -62,7 +68,18 @@ def pay(
         bucket=expiry_bucket(today, months),
         reason=f"appeal {one.id} {how}",
     )
-    entries.append(tx, [entry])
+    (arrival,) = entries.append(tx, [entry])
+    if one.about == "missing":
+        with suppress(Rejected):  # its scenario may be closed by now, and takes no reports then
+            _mark(tx, bench, one.resident, case, arrival)
+
+
+def _mark(tx: Connection, bench: Bench, resident: str, case: Case, arrival: int) -> None:
+    version, activity = read(
+        bench.registry.current(tx), case.scenario, case.occurred_at, case.quantities, bench.now
+    )
+    if mark := fingerprint(bench.vault, resident, version, activity):
+        acts.put(tx, [(mark.cell, arrival, _APPEALED, None)])
 
 
 def _months(catalogue: Catalogue, day: int) -> int:

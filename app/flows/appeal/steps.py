@@ -62,7 +62,7 @@ def _examined(
         scenario = rule[0] if rule else None
         return bytes.fromhex(found[1].id), replace(case, scenario=scenario)
     if about == "missing":
-        points = worth(tx, bench, resident, case, locked=False)
+        points = worth(tx, bench, resident, case, bench.now, locked=False)
         minute = int(read_time(case.occurred_at).timestamp()) // 60
         name = f"{case.scenario}\0{minute}"
         return _thing(bench, resident, about, name), replace(case, points=points)
@@ -122,7 +122,7 @@ def grant(tx: Connection, bench: Bench, who: str, id: str, points: int, reason: 
     """
     one, own = hold(tx, bench, id, *UNDER_WAY)
     case = replace(opened(own, one), reason=reason)
-    pay(tx, bench, one, case.scenario, points, "granted")
+    pay(tx, bench, one, case, points, "granted")
     made = decide(tx, bench, one, own, case, "granted", who, points)
     result = f"已获支持，补发 {points} 积分" if points else "已获支持"
     tell(tx, bench, one, "granted", result, reason)
