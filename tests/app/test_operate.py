@@ -126,6 +126,9 @@ def test_a_key_for_nobody_leaves_no_file(puhui, tmp_path):
         (["budget", "fund", "travel", "5", "--reference", "x"], 1, "puhui: no budget has the"),
         (["erase", "somebody", "--yes"], 2, "RESIDENT must be 32 lower-case hex digits"),
         (["erase", "0" * 32, "--yes"], 1, "puhui: There is no such resident."),
+        (["erase", "--yes"], 2, "name a RESIDENT, or say --again"),
+        (["erase", "0" * 32, "--again", "--yes"], 2, "name a RESIDENT, or say --again"),
+        (["erase", "0" * 32, "--export", ".", "--yes"], 2, "name a RESIDENT, or say --again"),
         (["export", "/dev/null/out"], 1, "puhui: nothing has been sealed yet"),
     ],
 )
@@ -175,3 +178,4 @@ def test_erasing_a_person_is_in_the_log_and_nothing_names_them_any_more(puhui, c
     assert said.startswith("erased; entry ")
     assert _one(city, "SELECT count(*) FROM bindings") == 0
     assert _one(city, "SELECT count(*) FROM entries WHERE kind = 'subject.erased'") == 1
+    assert puhui("erase", "--again", "--yes") == (0, "1 residents are erased, as the log says\n")

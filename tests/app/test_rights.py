@@ -303,6 +303,44 @@ def test_leaving_twice_at_once_is_leaving_once(ask, earned, one, app):
     assert one("SELECT count(*) FROM entries WHERE kind = 'subject.erased'") == (1,)
 
 
+def test_whatever_else_they_do_at_the_same_time_leaves_nothing(ask, earned, app, city, schema, one):
+    """Seven of their own requests run all the while; none fails, and nothing of them stays."""
+    code = ask("POST", "erasure").json["confirm_code"]
+    busy = [
+        ("PUT", "ranking", {"nickname": "阿伟"}),
+        ("POST", "friend-codes", None),
+        ("POST", "archives", None),
+        ("POST", "restriction", {"on": False}),
+        ("POST", "erasure", None),
+        ("POST", "appeals", {"about": "correction", "text": "x"}),
+        ("GET", "home", None),
+    ]
+
+    def keep_on(request):
+        method, path, body = request
+        seen = set()
+        for n in range(200):
+            answer = ask(method, path, body, key=f"{path}-{n:08d}")
+            seen.add(answer.status_code)
+            if answer.status_code == 401:
+                break
+        return seen
+
+    with ThreadPoolExecutor(len(busy) + 1) as pool:
+        others = [pool.submit(keep_on, request) for request in busy]
+        done = ask("POST", "erasure/confirm", {"confirm_code": code})
+        if done.json.get("code") == "ERASURE_CODE_INVALID":  # they asked anew meanwhile
+            erase(city.engine, city.vault, earned, city.clock())
+        seen = set().union(*(other.result() for other in others))
+    assert max(seen) < 500
+    assert 401 in seen
+    forget_stragglers(city.engine, city.clock())
+    for table, column, _ in schema:
+        if column in ("resident", "claimant", "holder", "friend"):
+            query = f"SELECT count(*) FROM {table} WHERE {column} = :id"
+            assert one(query, id=bytes.fromhex(earned)) == (0,), table
+
+
 def test_what_a_slow_request_wrote_after_an_erasure_is_forgotten_too(city, rider, one):
     erase(city.engine, city.vault, rider, city.clock())
     with city.engine.begin() as tx:
