@@ -9,7 +9,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from bench import audit, backtest, balance, ingest, quantify, seal
+from bench import audit, backtest, balance, ingest, quantify, residents, seal
 from bench.stage import Result, stage
 
 LATEST = Path(__file__).with_name("latest.json")
@@ -23,6 +23,14 @@ TARGETS = {
     "quantify": "≥ 100 000/s",
     "backtest": "≥ 16 667/s",  # a million in a minute
     "backtest, memory": "flat",
+    "home": "ratio ≥ 0.35",
+    "statement page": "ratio ≥ 0.5",
+    "entry detail": "ratio ≥ 0.5",
+    "receipt": "ratio ≥ 0.5",
+    "home, p99": "ratio < 1.5",
+    "statement page, p99": "ratio < 1.5",
+    "entry detail, p99": "ratio < 1.5",
+    "receipt, p99": "ratio < 1.5",
 }
 
 
@@ -30,7 +38,7 @@ def main() -> None:
     """All in one run on one stage, so that every ratio is of the same machine and minute."""
     results: list[Result] = []
     with stage(CUSTOMERS) as made:
-        for module in (balance, ingest, seal, audit, quantify, backtest):
+        for module in (balance, ingest, seal, audit, quantify, backtest, residents):
             print(f"{module.__name__.removeprefix('bench.')} …", file=sys.stderr)
             results += module.measure(made)
     table = Table("what", "value", "unit", "floor", "ratio", "target")
