@@ -23,6 +23,7 @@ from schemathesis.specs.openapi.checks import (
 )
 
 from app.api.providers import ReceiptSchema
+from app.config import CITY_ZONE
 from app.flows.budget import fund_budget
 from app.flows.login import hash_token
 from app.flows.seal import Sealer
@@ -103,6 +104,7 @@ def known(still_town, bikes, rider, sessions):
         answer = still_town.http.post(f"/api/v1/admin/{path}", json=document, headers=headers)
         assert answer.status_code in (201, 202), answer.text
         made[path] = answer.json()["id"]
+    made["challenges"] = open_challenge(still_town, sessions)
     headers = {"Authorization": f"Bearer {rider.token}", "Idempotency-Key": "known-appeal"}
     document = {"about": "correction", "text": "a test"}
     appeal = still_town.http.post("/api/v1/me/appeals", json=document, headers=headers).json()
@@ -130,11 +132,31 @@ def known(still_town, bikes, rider, sessions):
         "appeal": appeal["id"],
         "setting": "appeal_days",
         "template": "template-1",
+        "challenge_id": made["challenges"],
         "name": "admin-0",
         "month": "2026-01",
         "year": "2026",
         "scope": "*",
     }
+
+
+def open_challenge(town, sessions):
+    """A challenge of this month that a resident can join; its id."""
+    goal = {"of": "days", "at_least": 10}
+    body = {"title_zh": "骑行", "title_en": "Rides", "goal": goal}
+    body["month"] = utc_now().astimezone(CITY_ZONE).strftime("%Y-%m")
+    path, made = "/api/v1/admin/challenges", {}
+    for step, document in (("", body), ("/open", None)):
+        headers = {
+            "Authorization": f"Bearer {next(sessions)}",
+            "Idempotency-Key": f"known-challenge{step[1:]}",
+            "If-Match": '"1"',
+        }
+        answer = town.http.post(f"{path}{step}", json=document, headers=headers)
+        assert answer.status_code in (200, 201), answer.text
+        made = answer.json()
+        path = f"/api/v1/admin/challenges/{made['id']}"
+    return made["id"]
 
 
 class Allowed(requests.auth.AuthBase):
