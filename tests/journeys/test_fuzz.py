@@ -49,6 +49,8 @@ IN_STEPS = (  # what a request cannot do that knows nothing of the one before it
     "/me/binding-disputes", "/unbind", "/withdrawals", "/confirm",
     "/submit", "/approve", "/reject", "/discard", "/withdraw", "/undo",
     "/me/steps", "POST /api/v1/me/reports", "/accept", "/refuse", "/photo",
+    "PUT /api/v1/admin/challenges/{challenge_id}", "/open", "/close",
+    "/me/friend-codes", "POST /api/v1/me/friends", "/remove",
 )  # fmt: skip
 SAFE = "/:@!$&'()*+,;=~-._"  # what stands for itself in a signed path
 RIDE = {
