@@ -9,6 +9,7 @@ a code, a session key or an access token, is ever part of an error or a log line
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from base64 import b64decode
 from collections.abc import Mapping
@@ -36,6 +37,8 @@ MAX_SCENE: Final = 32
 
 _TIMEOUT = httpx.Timeout(5, connect=2)
 _BACKOFF_S = 0.3
+_AT_ONCE = 2  # of a process's threads: a WeChat that hangs must not hold them all
+_TURN_S = 0.5
 _AGAIN = frozenset({-1, 45011})  # busy; too often in this minute
 _STALE = frozenset({40001, 40014, 42001})  # an access token that is no longer the newest
 _WRONG_CODE = frozenset({40029, 40163})  # unknown, expired or another app's; used before
@@ -107,6 +110,9 @@ class WeChat:
     secret: str = field(repr=False)
     shared: redis.Redis | None = field(default=None, repr=False)
     _own: dict[str, tuple[str, float]] = field(default_factory=dict, repr=False)
+    _turns: threading.Semaphore = field(
+        default_factory=lambda: threading.BoundedSemaphore(_AT_ONCE), repr=False
+    )
 
     def session(self, code: str) -> Session:
         """What wx.login's code stands for. Raises WeChatCodeError, WeChatBlockedError too."""
@@ -204,6 +210,8 @@ class WeChat:
         if not self.app_id:
             raise WeChatError("this city has no WeChat app id yet", reached=False)
         body = {} if document is None else {"content": orjson.dumps(document)}
+        if not self._turns.acquire(timeout=_TURN_S):
+            raise WeChatError("too many wait for WeChat; try again soon", reached=False)
         try:
             answer = self._http.request(method, path, params=query, **body)  # type: ignore[arg-type]
             content = answer.raise_for_status().content
@@ -216,6 +224,8 @@ class WeChat:
             raise WeChatError(
                 "WeChat does not answer at this moment; try again soon", reached=reached
             ) from None
+        finally:
+            self._turns.release()
         if not isinstance(found, dict):
             raise WeChatError("WeChat's answer is not one that we know")
         return found

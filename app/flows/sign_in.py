@@ -36,7 +36,7 @@ CODES_KEPT: Final = timedelta(seconds=2 * tokens.JOIN_S)
 ENDED_KEPT: Final = timedelta(seconds=2 * tokens.ACCESS_S)
 
 _ABANDONED = timedelta(seconds=20)  # longer than WeChat is ever waited for
-_WAIT_S = 16.0
+_WAIT_S = 3.0  # then the sender is told to ask again, and a thread is free
 _LOOK_S = 0.05
 _SECOND = timedelta(seconds=1)
 _TOKEN_BYTES = 32

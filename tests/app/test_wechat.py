@@ -293,6 +293,27 @@ def test_a_wechat_that_hangs_is_not_waited_for_long(wechat, monkeypatch, servers
     line.close()
 
 
+def test_a_wechat_that_hangs_holds_two_threads_and_the_others_are_told_at_once(
+    servers, wechat, monkeypatch
+):
+    answer, codes = wechat.answer, [wechat.login_code(f"u{n}") for n in range(6)]
+    monkeypatch.setattr(wechat, "answer", lambda *a: time.sleep(1.2) or answer(*a))
+    line = connect(servers, None)
+
+    def ask(code: str) -> tuple[bool, float]:
+        began = time.monotonic()
+        try:
+            return bool(line.session(code)), time.monotonic() - began
+        except WeChatError:
+            return False, time.monotonic() - began
+
+    with ThreadPoolExecutor(6) as pool:
+        outcomes = list(pool.map(ask, codes))
+    assert [served for served, _ in outcomes].count(True) == 2
+    assert max(took for served, took in outcomes if not served) < 1
+    line.close()
+
+
 def test_the_demo_runs_beside_a_stand_in_and_a_real_city_beside_none(wechat, servers):
     bare = replace(servers, wechat_app_id="", wechat_secret="")
     with stand_in.beside(bare) as config:
