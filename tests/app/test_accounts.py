@@ -58,6 +58,13 @@ ALLOWED = {
     "POST /admin/appeals/<appeal>/ask": {"reviewer"},
     "POST /admin/appeals/<appeal>/grant": {"reviewer"},
     "POST /admin/appeals/<appeal>/refuse": {"reviewer"},
+    "GET /admin/reports": {"reviewer"},
+    "GET /admin/reports/<report>/photo": {"reviewer"},
+    "POST /admin/reports/<report>/accept": {"reviewer"},
+    "POST /admin/reports/<report>/refuse": {"reviewer"},
+    "GET /admin/step-days": {"reviewer"},
+    "POST /admin/step-days/<held>/accept": {"reviewer"},
+    "POST /admin/step-days/<held>/refuse": {"reviewer"},
 }
 
 
