@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
+from functools import partial
 from secrets import token_hex
 from typing import Any, Final, NamedTuple
 
@@ -199,7 +200,8 @@ class Watch:
                 found = sorted(ledger.touched(tx, place, last))
         for at in range(0, len(found), _PAGE):
             page = found[at : at + _PAGE]
-            transact(self._engine, lambda tx, page=page: tell_reached(tx, self._vault, page, now))  # type: ignore[misc]
+            tell = partial(tell_reached, vault=self._vault, residents=page, now=now)
+            transact(self._engine, tell)
         self._place, self._after = last, after
         return after is not None or last < size
 

@@ -159,7 +159,8 @@ class Rankings:
 
     def step(self, now: datetime) -> bool:
         """One page of work of the worker: follow the log, or make all anew where the sets are
-        missing, of another month, or of other people. Whether there may be more.
+        missing, of another month, of other people, or ahead of a restored log. Whether there may
+        be more.
 
         Raises RedisError.
         """
@@ -168,6 +169,7 @@ class Rankings:
             with self._engine.connect() as tx:
                 wrong = place is None or place.month != month_of(now)
                 wrong = wrong or self._sets.size() != friends.count(tx)
+                wrong = wrong or (place is not None and place.leaf > log.head(tx).size)
             if not wrong:
                 return self.refresh(now)
             self._building = self.rebuild(now)

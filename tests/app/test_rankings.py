@@ -304,6 +304,18 @@ def test_an_emptied_redis_is_filled_again_with_the_same_answers(crowd, client_of
     crowd.check()
 
 
+def test_sets_that_are_ahead_of_a_restored_log_are_made_anew(crowd, client_of_redis):
+    people = crowd.settle_in(10, NORTH)
+    for one in people:
+        crowd.join(one)
+    crowd.catch_up()
+    (state,) = client_of_redis.keys("*ranking:state")
+    client_of_redis.hset(state, "leaf", 10**9)
+    crowd.go(people[0])
+    crowd.catch_up()
+    crowd.check()
+
+
 def test_a_new_month_begins_at_zero_for_everybody(crowd):
     people = crowd.settle_in(10, NORTH)
     for one in people:
