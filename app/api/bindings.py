@@ -268,7 +268,7 @@ def get_disputes(args: dict[str, Any]) -> Response:
 
 @blp.serve(
     "POST",
-    "/admin/binding-disputes/<key>/<any(move, keep):verdict>",
+    "/admin/binding-disputes/<key>/<verdict>",
     gives=BindingDisputeSchema,
     guard=admin("operator"),
     body=DisputeReasonSchema,
@@ -277,8 +277,8 @@ def get_disputes(args: dict[str, Any]) -> Response:
 def post_verdict(args: dict[str, Any], key: str, verdict: str) -> Response:
     """裁定绑定争议 · Move the account to who claims it, or keep it where it is."""
     here = wired()
-    if not _ID.fullmatch(key):
-        raise Problem("NOT_FOUND", "there is no dispute of this id")
+    if not _ID.fullmatch(key) or verdict not in ("move", "keep"):
+        raise Problem("NOT_FOUND", "there is no dispute of this id, or no such verdict")
     by = g.admin.name, args["reason"]
 
     def work(tx: Connection) -> dict[str, Any]:
