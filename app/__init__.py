@@ -33,6 +33,7 @@ from app.api import (
     public,
     registry,
     reports,
+    receipts,
     residents,
     reviews,
     rights,
@@ -114,6 +115,7 @@ def create_app(config: Config, clock: Clock = utc_now) -> Flask:
         api.spec.components.security_scheme(name, scheme)
     audiences = [
         providers.blp,
+        receipts.blp,
         residents.blp,
         rights.blp,
         reports.blp,

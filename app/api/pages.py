@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
-from flask import Blueprint, render_template
+from pathlib import Path
+
+from flask import Blueprint, Response, current_app, render_template
+from markupsafe import Markup
 
 from app.wiring import wired
+
+_SCRIPTS = ("ed25519.js", "receipt.js", "verify.js")
 
 blp = Blueprint("pages", __name__)
 
@@ -25,3 +30,30 @@ def registry() -> str:
 def docs() -> str:
     """The readable documents, drawn from /openapi.json in the browser."""
     return render_template("docs.html")
+
+
+@blp.get("/verify")
+def verify() -> str:
+    """Check a receipt in the browser, which asks nobody else."""
+    return render_template("verify.html", names=_SCRIPTS, keys=_keys())
+
+
+@blp.get("/verify.html")
+def verify_alone() -> Response:
+    """The same page as one file that works from a disk, with the log's keys of today in it."""
+    folder = Path(current_app.static_folder or "")
+    made = render_template(
+        "verify.html",
+        alone=True,
+        # our own files, in which nothing ends the element they are put into
+        style=Markup((folder / "page.css").read_text(encoding="utf-8")),  # noqa: S704
+        scripts=[Markup((folder / name).read_text(encoding="utf-8")) for name in _SCRIPTS],  # noqa: S704
+        keys=_keys(),
+    )
+    answer = Response(made, mimetype="text/html")
+    answer.headers["Content-Disposition"] = 'attachment; filename="verify.html"'
+    return answer
+
+
+def _keys() -> str:
+    return "".join(f"{key.vkey}\n" for key in wired().vault.ring.verifiers)
