@@ -14,11 +14,12 @@ from ledger.merkle import consistency_proof, inclusion_proof
 from ledger.proof import Receipt
 from ledger.tiles import WIDTH, Tile, TileNodes
 
-# Nodes over whole tiles, of each database's log. A node of a perfect subtree never changes while
-# the log lives; whoever restores a database starts the program anew.
+# Nodes of each database's log, but for the lowest, of which there are most. A proof is made of
+# perfect subtrees, which never change while the log lives; whoever restores a database starts the
+# program anew.
 _known: WeakKeyDictionary[Engine, dict[tuple[int, int], bytes]] = WeakKeyDictionary()
-_KEPT_LEVEL: Final = 8
-_KEPT: Final = 100_000  # of a log of ten million entries, and a few megabytes
+_KEPT_LEVEL: Final = 5
+_KEPT: Final = 50_000  # some megabytes
 
 
 class NotSealedYetError(Exception):
@@ -51,12 +52,18 @@ def receipt(tx: Connection, entry_id: str, owner: str | None = None) -> Receipt:
     size = checkpoint_size(found.note) if found.note else 0
     if found.note is None or found.leaf is None or found.leaf >= size:
         raise NotSealedYetError(f"entry {entry_id} will be in the log in about a second")
-    near = {Tile(0, found.leaf >> 8, WIDTH): found.tile, **dict(found.edge.tiles())}
-    nodes = TileNodes(size, lambda tile: near.get(tile) or log.read_tile(tx, tile))
-    known = _known.setdefault(tx.engine, {})
+    own, edge = Tile(0, found.leaf >> 8, WIDTH), size >> 8 << 8
+
+    def read(tile: Tile) -> bytes:
+        if tile == own and found.tile:
+            return found.tile
+        # it may have become full between two looks
+        return log.read_tile(tx, tile) or log.read_tile(tx, tile)
+
+    nodes, known = TileNodes(size, read), _known.setdefault(tx.engine, {})
 
     def node(level: int, index: int) -> bytes:
-        if level < _KEPT_LEVEL:
+        if level < _KEPT_LEVEL and index << level < edge:
             return nodes.node(level, index)
         if (level, index) not in known:
             if len(known) >= _KEPT:

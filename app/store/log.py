@@ -160,19 +160,18 @@ def leaf_of(tx: Connection, arrival: int) -> int | None:
 
 class Sealed(NamedTuple):
     """An entry with what proves it, of one moment: leaf (None while it is not sealed), the full
-    tile it stands in (empty while it is not full), newest checkpoint, and the log's edge."""
+    tile it stands in (empty while it is not full), and the newest checkpoint."""
 
     payload: bytes
     leaf: int | None
     tile: bytes
     note: str | None
-    edge: Edge
 
 
 _SEALED = """
 SELECT e.payload, l.leaf, coalesce(t.hashes, ''), (
-  SELECT note FROM checkpoints ORDER BY size DESC LIMIT 1), h.edge
-FROM entries e CROSS JOIN log_head h LEFT JOIN leaves l USING (arrival)
+  SELECT note FROM checkpoints ORDER BY size DESC LIMIT 1)
+FROM entries e LEFT JOIN leaves l USING (arrival)
 LEFT JOIN tiles t ON t.level = 0 AND t.n = l.leaf >> 8
 WHERE e.id = %s"""
 
@@ -180,10 +179,7 @@ WHERE e.id = %s"""
 def sealed(tx: Connection, entry_id: str) -> Sealed | None:
     """An entry of this id and what its proof begins with; None if there is no such entry."""
     rows = fetch(tx, _SEALED, [bytes.fromhex(entry_id)])
-    if not rows:
-        return None
-    payload, leaf, tile, note, edge = rows[0]
-    return Sealed(payload, leaf, tile, note, Edge(tuple(edge)))
+    return Sealed(*rows[0]) if rows else None
 
 
 def payloads(tx: Connection, first: int, count: int) -> list[bytes]:
