@@ -1,7 +1,8 @@
-"""For residents: a receipt as a QR code, to be kept on paper and checked on any device."""
+"""For residents: what proves an entry, as a file and as a QR code to be kept on paper."""
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from io import BytesIO
 
@@ -9,13 +10,15 @@ import segno
 from flask import Response, g
 from segno.encoder import DataOverflowError
 
-from app.api.wire import Blueprint
+from app.api.wire import Blueprint, plain_text
 from app.auth import resident
+from app.errors import Problem
 from app.flows import prove
-from app.store.db import snapshot
+from app.store.db import one_statement
 from app.wiring import wired
 from ledger.proof import Receipt
 
+_ENTRY_ID = re.compile(r"[0-9a-f]{32}")
 _QUIET = 4  # modules of white around the code: ISO/IEC 18004 asks for four
 _PNG_SCALE = 4
 _BINARY = {"type": "string", "format": "binary"}
@@ -24,7 +27,7 @@ blp = Blueprint(
     "receipts",
     __name__,
     url_prefix="/api/v1/me",
-    description="凭证二维码。Receipts as QR codes; checked at /verify, also without a network.",
+    description="凭证与二维码。Receipts and their QR codes; checked at /verify, also offline.",
 )
 
 
@@ -46,6 +49,21 @@ def _code(receipt: Receipt) -> segno.QRCode:
 
 
 @blp.serve(
+    "GET",
+    "/entries/<entry_id>/receipt",
+    gives={"type": "string"},
+    media="text/plain",
+    guard=resident,
+)
+def get_receipt(entry_id: str) -> Response:
+    """凭证 · A file that proves the entry offline (c2sp.org/tlog-proof), its bytes included.
+
+    409 NOT_SEALED_YET until the next checkpoint, about a second after the entry was written.
+    """
+    return plain_text(_own(entry_id).text())
+
+
+@blp.serve(
     "GET", "/entries/<entry_id>/receipt.svg", gives=_BINARY, media="image/svg+xml", guard=resident
 )
 def get_svg(entry_id: str) -> Response:
@@ -61,9 +79,20 @@ def get_png(entry_id: str) -> Response:
     return _drawn(entry_id, "png", "image/png")
 
 
+def _own(entry_id: str) -> Receipt:
+    """The receipt of one of the caller's own entries."""
+    unknown = Problem("NOT_FOUND", "you have no entry of this id")
+    if not _ENTRY_ID.fullmatch(entry_id):
+        raise unknown
+    with one_statement(wired().engine) as tx:
+        try:
+            return prove.receipt(tx, entry_id, g.resident)
+        except prove.UnknownEntryError:
+            raise unknown from None
+
+
 def _drawn(entry_id: str, kind: str, media: str) -> Response:
-    with snapshot(wired().engine) as tx:
-        proof = prove.receipt(tx, entry_id, g.resident)
+    proof = _own(entry_id)
     drawn = BytesIO()
     scale = _PNG_SCALE if kind == "png" else 1
     qr_code(proof).save(drawn, kind=kind, border=_QUIET, scale=scale, light="white")

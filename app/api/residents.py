@@ -24,13 +24,12 @@ from app.api.wire import (
     cursor_of,
     page,
     place_of,
-    plain_text,
     stamp,
 )
 from app.auth import resident
 from app.config import CITY_ZONE
 from app.errors import PROBLEMS, Problem
-from app.flows import challenge, explain, prove, summary
+from app.flows import challenge, explain, summary
 from app.store import statements
 from app.store.db import one_statement
 from app.store.statements import Full, Line, Wanted
@@ -189,28 +188,6 @@ def get_entry(entry_id: str) -> Response:
             else None,
         }
     )
-
-
-@blp.serve(
-    "GET",
-    "/entries/<entry_id>/receipt",
-    gives={"type": "string"},
-    media="text/plain",
-    guard=resident,
-)
-def get_receipt(entry_id: str) -> Response:
-    """凭证 · A file that proves the entry offline (c2sp.org/tlog-proof), its bytes included.
-
-    409 NOT_SEALED_YET until the next checkpoint, about a second after the entry was written.
-    """
-    if not _ENTRY_ID.fullmatch(entry_id):
-        raise _unknown()
-    with one_statement(wired().engine) as tx:
-        try:
-            proof = prove.receipt(tx, entry_id, g.resident)
-        except prove.UnknownEntryError:
-            raise _unknown() from None
-    return plain_text(proof.text())
 
 
 @blp.serve("GET", "/entries/<entry_id>/opening", gives=answers.OpeningSchema, guard=resident)
