@@ -455,17 +455,19 @@ def _issue(
 
 
 def _accepted(item: _Item) -> dict[str, Any]:
-    rest = {
+    answer: dict[str, Any] = {
+        "id": item.document.id,
+        "outcome": "accepted",
         "entry_id": item.entry_id,
         "reduction_mg": str(item.reduction.mg),
         "points": "0" if item.waits else str(item.granted.points),
     }
     if item.waits:
-        rest |= {"waiting_points": str(item.granted.points), "reason": "WAITING_FOR_BUDGET"}
+        answer |= {"waiting_points": str(item.granted.points), "reason": "WAITING_FOR_BUDGET"}
     elif item.granted.cap:
-        rest |= {
+        answer |= {
             "withheld_points": str(item.granted.withheld),
             "reason": "CAP_REACHED",
             "cap": item.granted.cap,
         }
-    return outcome(item.document.id, "accepted", **rest)
+    return answer

@@ -21,6 +21,7 @@ from app.store.db import transact
 from ledger.buckets import day_number
 
 DAYS: Final = 30  # what is published looks back so far
+_DAY_S = 86_400
 _STEP_BITS = 2  # four bins a doubling
 
 
@@ -62,10 +63,8 @@ def within(counts: Mapping[int, int], percent: int) -> int | None:
 
 def count(occurred_at: Iterable[str], now: datetime) -> Counter[int]:
     """Acts a bin, of acts (RFC 3339) that are received now."""
-    at = int(now.timestamp())
-    return Counter(
-        bin_of(at - int(datetime.fromisoformat(moment).timestamp())) for moment in occurred_at
-    )
+    delays_s = [now - datetime.fromisoformat(moment) for moment in occurred_at]
+    return Counter([bin_of(late.days * _DAY_S + late.seconds) for late in delays_s])
 
 
 def record(engine: Engine, provider: str, found: Mapping[int, int], now: datetime) -> None:

@@ -88,6 +88,10 @@ def bytea_array(values: Iterable[bytes]) -> str:
 
 def text_array(values: Iterable[str]) -> str:
     """An array literal of texts."""
+    values = list(values)
+    joined = '","'.join(values)
+    if "\\" not in joined and joined.count('"') == 2 * max(0, len(values) - 1):
+        return '{"' + joined + '"}' if values else "{}"
     quoted = [value.replace("\\", "\\\\").replace('"', '\\"') for value in values]
     return '{"' + '","'.join(quoted) + '"}' if quoted else "{}"
 
