@@ -7,6 +7,8 @@ from pathlib import Path
 from flask import Blueprint, Response, current_app, render_template
 from markupsafe import Markup
 
+from app.flows.rotate import key_history
+from app.store.db import snapshot
 from app.wiring import wired
 
 _SCRIPTS = ("ed25519.js", "receipt.js", "verify.js")
@@ -56,4 +58,8 @@ def verify_alone() -> Response:
 
 
 def _keys() -> str:
-    return "".join(f"{key.vkey}\n" for key in wired().vault.ring.verifiers)
+    """Every key that ever signed: old receipts are checked here too."""
+    here = wired()
+    with snapshot(here.engine) as tx:
+        terms = key_history(tx, here.vault)
+    return "".join(f"{term.key.vkey}\n" for term in terms)

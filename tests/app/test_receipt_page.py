@@ -10,6 +10,7 @@ import re
 import shutil
 import subprocess
 from base64 import b64decode, b64encode
+from collections.abc import Iterator
 from dataclasses import replace
 from hashlib import sha256, sha512
 from io import BytesIO
@@ -25,11 +26,13 @@ from app.api.receipts import qr_code
 from ledger import note, proof
 from ledger.checkpoint import Checkpoint
 from ledger.encoding import commit
+from ledger.entries import Entry, Kind
 from ledger.errors import LedgerError
 from ledger.merkle import inclusion_proof, leaf_hash, root, verify_inclusion
 from ledger.note import COSIGNATURE, Signer, Verifier, cosign
 from ledger.proof import Receipt
 from ledger.tiles import Edge, TileNodes
+from ledger.transfers import Rule, issue
 
 PROJECT = Path(__file__).resolve().parents[2]
 STATIC = PROJECT / "app/web/static"
@@ -43,13 +46,19 @@ SALT, OPENING = bytes(range(32)), '{"activity":"r-1","quantities":{"distance_km"
 
 
 def entry(number: int) -> bytes:
-    """A payload as the ledger writes one, with a commitment and a name outside ASCII."""
-    detail = {"commitment": commit(SALT, OPENING.encode()), "rule": ["travel.骑行", 1, "0" * 64]}
-    fields = {
-        "at": "2026-11-22T01:02:03.004Z", "detail": detail, "id": f"{number:032x}",
-        "kind": "issue", "postings": [["resident:" + "1" * 32, "CO2E", 2026, 625_000]], "v": 1,
-    }  # fmt: skip
-    return json.dumps(fields, ensure_ascii=False, separators=(",", ":")).encode()
+    """An issue as the ledger writes it."""
+    return issue(
+        id=f"{number:032x}",
+        at="2026-11-22T01:02:03.004Z",
+        resident="1" * 32,
+        rule=Rule("travel.bike_shared", 1, "0" * 64),
+        commitment=commit(SALT, OPENING.encode()),
+        reduction_mg=625_000,
+        vintage=2026,
+        points=625,
+        bucket=20361130,
+        budget="b" * 32,
+    ).payload()
 
 
 PAYLOADS = [entry(number) for number in range(300)]
@@ -87,8 +96,10 @@ class Page:
 
 
 @pytest.fixture(scope="module")
-def page() -> Page:
-    return Page()
+def page() -> Iterator[Page]:
+    made = Page()
+    yield made
+    made.engine.close()
 
 
 def js(value: str) -> str:
@@ -108,6 +119,7 @@ def judge(text: str, verifiers: Any = KEYS) -> str:
     try:
         read = Receipt.parse(text)
         proof.verify(read, read.extra or b"", verifiers)
+        Entry.parse(read.extra or b"")
     except LedgerError as error:
         return error.code
     return "OK"
@@ -236,8 +248,14 @@ def test_a_receipt_holds_with_its_entry_and_its_opening(page, index):
     opening = json.dumps({"salt": SALT.hex(), "opening": OPENING, "entry_id": "more"})
     call = "checkOpening(verify({}, {}).entry, {})"
     keys = keys_of(KEYS)
-    assert page.ask(call.format(js(text), keys, js(opening))) == json.loads(OPENING)
-    for bad in (opening.replace("2.5", "2.6"), opening.replace("00", "01", 1), "{}", "[1"):
+    assert page.ask(call.format(js(text), keys, js(opening))) == OPENING
+    assert page.ask(
+        call.format(js(text), keys, js(opening.replace(SALT.hex(), SALT.hex().upper())))
+    )
+    moved = {"salt": SALT.hex() + OPENING[:1].encode().hex(), "opening": OPENING[1:]}
+    shorter = {"salt": SALT.hex()[:-2], "opening": "\x1f" + OPENING}
+    for bad in (opening.replace("2.5", "2.6"), opening.replace("00", "01", 1), "{}", "[1",
+                json.dumps(moved), json.dumps(shorter)):  # fmt: skip
         assert page.ask(call.format(js(text), keys, js(bad))) in ("MALFORMED", "UNVERIFIED")
 
 
@@ -287,6 +305,31 @@ def test_both_judge_every_changed_receipt_alike(page):
         assert judged(page, text) == expected, text
         verdicts.add(expected)
     assert verdicts >= {"MALFORMED", "UNVERIFIED"}
+
+
+UNSOUND = {
+    "not canonical": (b'"v":1', b'"v": 1'),
+    "another version": (b'"v":1', b'"v":2'),
+    "an unknown kind": (b'"kind":"issue"', b'"kind":"gift"'),
+    "unbalanced": (b'"POINT",0,-625', b'"POINT",0,-624'),
+    "a field more": (b'"v":1', b'"v":1,"w":1'),
+    "no id": (b'"id":"0', b'"id":"z'),
+    "not JSON": (b"{", b""),
+}
+
+
+@pytest.mark.parametrize("change", UNSOUND.values(), ids=UNSOUND)
+def test_an_entry_that_is_none_is_refused_though_the_log_signed_it(page, change):
+    payload = PAYLOADS[0].replace(*change, 1)
+    assert payload != PAYLOADS[0]
+    head = Checkpoint(LOG.name, 1, leaf_hash(payload))
+    text = Receipt(0, (), note.sign(head.text(), [LOG]), payload).text()
+    assert judge(text) == judged(page, text)
+    assert judge(text) in ("MALFORMED", "UNBALANCED")
+
+
+def test_the_page_knows_every_kind_of_entry(page):
+    assert page.ask("ENTRY_KINDS.slice().sort()") == sorted(Kind)
 
 
 @pytest.mark.parametrize("bad", ["", "name", "a+b+c", "log.example/puhui+00000000+" + "A" * 44])

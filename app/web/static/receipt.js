@@ -2,7 +2,7 @@
 // as strict, in plain JavaScript over ed25519.js. Nothing here touches a page or a network.
 "use strict";
 
-/** A file is not what it must be (MALFORMED), or what it claims does not hold (UNVERIFIED). */
+/** A file is not what it must be (MALFORMED, UNBALANCED), or what it claims does not hold (UNVERIFIED). */
 class Refused extends Error {
   constructor(code, zh, en) {
     super(en);
@@ -212,6 +212,45 @@ function readReceipt(text) {
   return { index, hashes, checkpoint: signed, extra };
 }
 
+const FIELDS = "at detail id kind postings v";
+const ENTRY_KINDS = ("issue hold release redeem refund reverse expire adjust scenario.published" +
+  " scenario.withdrawn key.rotated budget.funded subject.erased day.closed admin.acted").split(" ");
+
+/** RFC 8785 text of what an entry is made of: text, whole numbers, lists and tables. */
+function canonical(value) {
+  if (Array.isArray(value)) return `[${value.map(canonical).join()}]`;
+  if (value === null || typeof value !== "object") return JSON.stringify(value);
+  return `{${Object.keys(value).sort().map((name) => `${JSON.stringify(name)}:${canonical(value[name])}`).join()}}`;
+}
+
+/** An entry from its bytes: canonical, of a known kind, and balanced in each asset. */
+function readEntry(payload) {
+  const fault = (en) => malformed("条目格式不正确。", en);
+  const text = decode(payload);
+  let entry;
+  try {
+    entry = JSON.parse(text);
+  } catch {
+    throw fault("An entry is JSON.");
+  }
+  if (entry === null || typeof entry !== "object" || canonical(entry) !== text)
+    throw fault("An entry's bytes are in canonical form (RFC 8785).");
+  if (Object.keys(entry).sort().join(" ") !== FIELDS || entry.v !== 1 || !ENTRY_KINDS.includes(entry.kind))
+    throw fault("An entry has six fields, version 1 and a known kind.");
+  if (!/^[0-9a-f]{32}$/.test(entry.id) || typeof entry.detail !== "object" || !Array.isArray(entry.postings))
+    throw fault("An entry has an id, a detail and postings.");
+  const sums = {};
+  for (const posting of entry.postings) {
+    const [account, asset, bucket, amount] = Array.isArray(posting) && posting.length === 4 ? posting : [];
+    if (typeof account !== "string" || !["CO2E", "POINT"].includes(asset) || ![bucket, amount].every(Number.isSafeInteger) || !amount)
+      throw fault("A posting is an account, an asset, a bucket and an amount.");
+    sums[asset] = (sums[asset] ?? 0n) + BigInt(amount);
+  }
+  if (Object.values(sums).some((sum) => sum !== 0n))
+    throw new Refused("UNBALANCED", "条目的分录不平衡。", "The postings of an entry sum to zero in each asset.");
+  return entry;
+}
+
 /** The entry of a receipt that holds under these keys, and the signed head it stands in. */
 function verify(receipt, keys, entry = null) {
   const { index, hashes, checkpoint, extra } = readReceipt(receipt);
@@ -221,7 +260,7 @@ function verify(receipt, keys, entry = null) {
   if (extra && entry !== null && !same(extra, encode(entry)))
     throw unverified("凭证中的条目与所填不同。", "The receipt carries another payload than the one to be proved.");
   verifyInclusion(index, head.size, leafHash(payload), hashes, head.root);
-  return { index, head, entry: JSON.parse(decode(payload)) };
+  return { index, head, entry: readEntry(payload) };
 }
 
 /** What an entry committed to, from the JSON of /opening: SHA-256(salt followed by the opening). */
@@ -233,10 +272,10 @@ function checkOpening(entry, text) {
     given = null;
   }
   const { salt, opening } = given ?? {};
-  if (typeof salt !== "string" || typeof opening !== "string" || !/^(?:[0-9a-f]{2})*$/.test(salt))
-    throw malformed("承诺原文应为含 salt 与 opening 的 JSON。", "An opening is JSON with a salt in hex and an opening.");
-  const bytes = (salt.match(/../g) ?? []).map((two) => parseInt(two, 16));
+  if (typeof salt !== "string" || typeof opening !== "string" || !/^[0-9a-f]{64}$/i.test(salt))
+    throw malformed("承诺原文应为含 salt 与 opening 的 JSON。", "An opening is JSON with a salt of 32 bytes in hex and an opening.");
+  const bytes = salt.match(/../g).map((two) => parseInt(two, 16));
   if (entry.kind !== "issue" || entry.detail.commitment !== hex(sha256(bytes, encode(opening))))
     throw unverified("原文不是该条目所承诺的内容。", "The opening is not what the entry committed to.");
-  return JSON.parse(opening);
+  return opening;
 }

@@ -38,7 +38,7 @@ function show({ index, head, entry }, opened) {
     line(`由 ${head.origin} 在 ${head.size} 条的账本中签名。`, `Signed by ${head.origin} in its log of ${head.size} entries.`),
     ...(opened ? [
       line("原文与条目的承诺一致：", "The opening is what the entry committed to:"),
-      line(JSON.stringify(opened), ""),
+      line(opened, ""),
     ] : []),
   );
   result.className = "holds";
@@ -48,7 +48,8 @@ function check() {
   try {
     const keys = readKeys(field("keys").value);
     const entry = field("entry").value.trim();
-    const found = verify(field("receipt").value.replaceAll("\r\n", "\n"), keys, entry || null);
+    const pasted = field("receipt").value.replaceAll("\r\n", "\n"); // and often without its last line's end
+    const found = verify(pasted.endsWith("\n") ? pasted : `${pasted}\n`, keys, entry || null);
     const opening = field("opening").value.trim();
     show(found, opening ? checkOpening(found.entry, opening) : null);
   } catch (fault) {
