@@ -1,4 +1,7 @@
-"""Run the benchmarks, print the table, write bench/latest.json."""
+"""Run the benchmarks, print the table, write bench/latest.json: `python -m bench [NAME …]`.
+
+Without names all of them run; with names only those, and the other figures stay as they were.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +15,10 @@ from rich.table import Table
 from bench import audit, backtest, balance, ingest, quantify, residents, seal
 from bench.stage import Result, stage
 
+PARTS = {
+    module.__name__.removeprefix("bench."): module
+    for module in (balance, ingest, seal, audit, quantify, backtest, residents)
+}
 LATEST = Path(__file__).with_name("latest.json")
 CUSTOMERS = 20_000  # a provider
 # What the product promises: the least ratio, or (for figures named so) the least rate.
@@ -34,13 +41,15 @@ TARGETS = {
 }
 
 
-def main() -> None:
-    """All in one run on one stage, so that every ratio is of the same machine and minute."""
+def main(names: list[str]) -> None:
+    """In one run on one stage, so that every ratio is of the same machine and minute."""
+    if unknown := [name for name in names if name not in PARTS]:
+        sys.exit(f"there is no {unknown[0]}; name some of {', '.join(PARTS)}, or none for all")
     results: list[Result] = []
     with stage(CUSTOMERS) as made:
-        for module in (balance, ingest, seal, audit, quantify, backtest, residents):
-            print(f"{module.__name__.removeprefix('bench.')} …", file=sys.stderr)
-            results += module.measure(made)
+        for name in names or PARTS:
+            print(f"{name} …", file=sys.stderr)
+            results += PARTS[name].measure(made)
     table = Table("what", "value", "unit", "floor", "ratio", "target")
     for r in results:
         target = TARGETS.get(r.name, "")
@@ -48,7 +57,8 @@ def main() -> None:
             r.name, f"{r.value:,.0f}", r.unit, f"{r.floor:,.0f}", f"{r.ratio:.2f}", target
         )
     Console(width=110).print(table)
-    figures = {
+    figures = json.loads(LATEST.read_text()) if names else {}
+    figures |= {
         r.name: {
             "value": round(r.value),
             "unit": r.unit,
@@ -61,4 +71,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])
