@@ -28,10 +28,9 @@ from app.api.wire import (
     PageArgs,
     answer,
     answer_once,
-    bad_cursor,
     cursor_of,
+    moment_of,
     page,
-    place_of,
 )
 from app.auth import admin, resident
 from app.config import CITY_ZONE
@@ -99,7 +98,7 @@ def post_appeal(args: dict[str, Any]) -> Response:
 @blp.serve("GET", "/me/appeals", gives=AppealsSchema, guard=resident, query=PageArgs)
 def list_own(args: dict[str, Any]) -> Response:
     """我的申诉 · One's own appeals, newest first."""
-    limit, before = args["limit"], _place(args.get("cursor"))
+    limit, before = args["limit"], moment_of(args.get("cursor"))
     with wired().engine.connect() as tx:
         found = appeals.of_resident(tx, g.resident, before, limit + 1)
     return _page(found, limit, lambda one: one.opened_at)
@@ -140,7 +139,7 @@ def post_withdraw(appeal: str) -> Response:
 @blp.serve("GET", "/admin/appeals", gives=AppealsSchema, guard=admin("reviewer"), query=AppealsArgs)
 def list_appeals(args: dict[str, Any]) -> Response:
     """申诉列表 · Appeals in a state, the first due first."""
-    limit, after = args["limit"], _place(args.get("cursor"))
+    limit, after = args["limit"], moment_of(args.get("cursor"))
     day = args.get("due_before")
     end = day and datetime(day.year, day.month, day.day, tzinfo=CITY_ZONE) + timedelta(days=1)
     with wired().engine.connect() as tx:
@@ -218,17 +217,3 @@ def _page(found: list[Appeal], limit: int, at: Callable[[Appeal], datetime]) -> 
     more = cursor_of(f"{at(last).isoformat()} {last.id}") if last else None
     now = wired().clock()
     return answer(page([head(one, now) for one in found[:limit]], more))
-
-
-def _place(cursor: str | None) -> tuple[datetime, str] | None:
-    place = place_of(cursor)
-    if place is None:
-        return None
-    at, _, last = place.partition(" ")
-    try:
-        moment = datetime.fromisoformat(at)
-    except ValueError:
-        raise bad_cursor() from None
-    if moment.tzinfo is None or not _ID.fullmatch(last):
-        raise bad_cursor()
-    return moment, last

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from datetime import datetime
 from typing import Any
 
 import marshmallow as ma
@@ -16,10 +15,9 @@ from app.api.wire import (
     PageArgs,
     answer,
     answer_once,
-    bad_cursor,
     cursor_of,
+    moment_of,
     page,
-    place_of,
     stamp,
 )
 from app.auth import admin
@@ -155,26 +153,12 @@ def get_backtest(backtest: str) -> Response:
 
 
 def _page(draft: str | None, args: dict[str, Any]) -> Response:
-    limit, after = args["limit"], _place(args.get("cursor"))
+    limit, after = args["limit"], moment_of(args.get("cursor"))
     with wired().engine.connect() as tx:
         found = backtests.page(tx, draft, after, limit + 1)
     last = found[limit - 1] if len(found) > limit else None
     more = cursor_of(f"{last.requested_at.isoformat()} {last.id}") if last else None
     return answer(page([_shown(one) for one in found[:limit]], more))
-
-
-def _place(cursor: str | None) -> tuple[datetime, str] | None:
-    place = place_of(cursor)
-    if place is None:
-        return None
-    at, _, last = place.partition(" ")
-    try:
-        moment = datetime.fromisoformat(at)
-    except ValueError:
-        raise bad_cursor() from None
-    if moment.tzinfo is None or not _ID.fullmatch(last):
-        raise bad_cursor()
-    return moment, last
 
 
 @blp.serve("GET", "/drafts/<draft>/backtests", gives=BacktestsSchema, guard=admin(), query=PageArgs)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from datetime import datetime
 from typing import Any
 
 import marshmallow as ma
@@ -27,10 +26,9 @@ from app.api.wire import (
     Blueprint,
     answer,
     answer_once,
-    bad_cursor,
     cursor_of,
+    moment_of,
     page,
-    place_of,
     stamp,
     tagged,
 )
@@ -167,26 +165,12 @@ def _post(change: Callable[[Connection], str], status: int = 200) -> Response:
 @blp.serve("GET", "", gives=DraftsSchema, guard=admin(), query=DraftsArgs)
 def list_drafts(args: dict[str, Any]) -> Response:
     """草案列表 · Drafts, last changed first."""
-    limit, after = args["limit"], _place(args.get("cursor"))
+    limit, after = args["limit"], moment_of(args.get("cursor"))
     with wired().engine.connect() as tx:
         found = drafts.page(tx, args.get("state"), after, limit + 1)
     last = found[limit - 1] if len(found) > limit else None
     more = cursor_of(f"{last.changed_at.isoformat()} {last.id}") if last else None
     return answer(page([_head(one) for one in found[:limit]], more))
-
-
-def _place(cursor: str | None) -> tuple[datetime, str] | None:
-    place = place_of(cursor)
-    if place is None:
-        return None
-    at, _, last = place.partition(" ")
-    try:
-        moment = datetime.fromisoformat(at)
-    except ValueError:
-        raise bad_cursor() from None
-    if moment.tzinfo is None or not _ID.fullmatch(last):
-        raise bad_cursor()
-    return moment, last
 
 
 @blp.serve("POST", "", gives=HeadSchema, status=201, guard=EDIT, body=OpenSchema, repeat=True)

@@ -89,6 +89,24 @@ def place_of(cursor: str | None) -> str | None:
     return place
 
 
+def moment_of(cursor: str | None) -> tuple[datetime, str] | None:
+    """The place of a cursor made of an instant and an id of 32 hex digits, joined by a space.
+
+    Raises Problem CURSOR_INVALID.
+    """
+    place = place_of(cursor)
+    if place is None:
+        return None
+    at, _, last = place.partition(" ")
+    try:
+        moment = datetime.fromisoformat(at)
+    except ValueError:
+        raise bad_cursor() from None
+    if moment.tzinfo is None or not re.fullmatch("[0-9a-f]{32}", last):
+        raise bad_cursor()
+    return moment, last
+
+
 def bad_cursor() -> Problem:
     """The refusal of a cursor that this list never gave out."""
     return Problem("CURSOR_INVALID", "the cursor is not one that this list gave out")
