@@ -70,7 +70,15 @@ def test_the_log_names_route_and_id_but_no_secret(capsys, client, me):
     }  # fmt: skip
 
 
-PAGES = {"/", "/docs", "/registry", "/openapi.json", "/static/<filename>"}  # for people
+PAGES = {
+    "/verify",
+    "/verify.html",
+    "/",
+    "/docs",
+    "/registry",
+    "/openapi.json",
+    "/static/<filename>",
+}  # for people
 
 
 def test_the_openapi_document_names_every_route_that_is_no_page(app, client):
