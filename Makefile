@@ -34,9 +34,10 @@ clean-demo: ## stop the demo's servers and forget its data
 	@if [ -d .data ] && [ -f $(READY) ]; then $(PY) -m app.cli stop; fi
 	rm -rf .data
 
-# At most four processes: they share one PostgreSQL, and more only wait for it.
+# Four processes on any machine: half the time a test waits for the servers that it started, and more
+# than four only wait for the one PostgreSQL that they share.
 test: $(READY) ## the whole suite
-	@$(PY) -m pytest -n logical --maxprocesses 4 --dist worksteal
+	@$(PY) -m pytest -n 4 --dist worksteal
 
 check: $(READY) ## format, lint, types, import contracts
 	@$(PY) -m ruff format --check .
