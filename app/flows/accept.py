@@ -14,8 +14,9 @@ from sqlalchemy import Connection, Engine
 
 from app.config import CITY_ZONE
 from app.flows import delays
-from app.flows.credit import Credited, credit
+from app.flows.credit import credit
 from app.flows.document import Document, DocumentError, read_document, rejection
+from app.flows.item import Credited
 from app.store import batches
 from app.store.catalogue import Registry
 from app.store.db import transact

@@ -12,9 +12,10 @@ from typing import Any, NamedTuple
 import orjson
 from sqlalchemy import Connection, Engine
 
-from app.flows.credit import credit, lock_names
+from app.flows.credit import credit
 from app.flows.document import Document, DocumentError, outcome, read_document
 from app.flows.fingerprint import fingerprint
+from app.flows.limit import lock_names
 from app.store import acts, batches, budgets, entries, people, usage
 from app.store.catalogue import Registry
 from app.store.db import transact

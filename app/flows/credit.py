@@ -20,8 +20,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -30,8 +29,9 @@ from sqlalchemy import Connection
 
 from app.config import CITY_ZONE
 from app.flows.document import Document, outcome, rejection
-from app.flows.fingerprint import Fingerprint, fingerprint
-from app.store import acts, batches, budgets, entries, people, usage
+from app.flows.item import NOBODY, Credited, Item, refuse
+from app.flows.limit import limit
+from app.store import acts, batches, budgets, entries, people
 from app.vault import SALT_BYTES, Vault, VaultError, open_opening, seal, seal_opening, unseal
 from ledger import plain
 from ledger.accounts import Asset
@@ -40,57 +40,16 @@ from ledger.encoding import commit
 from ledger.entries import Entry, instant
 from ledger.transfers import Rule, issue
 from scenarios import (
-    Activity,
     Catalogue,
-    Claimed,
-    Key,
-    Reduction,
     Rejected,
-    Version,
     check_claim,
-    claim,
-    needs,
     quantify,
     read,
 )
 
 _REUSED = "this id was used for another activity; send a correction, or use a new id"
-_NOBODY = people.Member("", b"", frozenset(), False)
-_SAME_ACT = (
-    "another provider reported the same act: it began at nearly the same time and not at another"
-    " place; nothing is lost, since it counts once"
-)
 _NO_CONSENT = "the resident has not consented to reports of this scenario from this provider"
 _RESTRICTED = "the resident has restricted the processing of personal data; nothing is credited"
-_NOTHING = Claimed(0, 0, None, (), {})
-
-
-@dataclass(slots=True)
-class _Item:
-    """One document on its way through the stages; `outcome` is set when its way ends."""
-
-    position: int
-    document: Document
-    version: Version
-    activity: Activity
-    reduction: Reduction
-    entry_id: str
-    who: people.Member = _NOBODY
-    opening: bytes = b""
-    counters: tuple[Key, ...] = ()
-    granted: Claimed = _NOTHING
-    act: Fingerprint | None = None
-    commitment: str = ""
-    sealed: bytes = b""
-    waits: bool = False
-
-
-@dataclass(slots=True)
-class Credited:
-    """What became of a call's documents: an outcome each, in order, ready for JSON."""
-
-    outcomes: list[dict[str, Any]]
-    rejected: list[tuple[bytes, int, str, str, str]] = field(default_factory=list)
 
 
 def credit(
@@ -107,20 +66,12 @@ def credit(
     items = _resolve(tx, vault, provider, items, refused, now, result)
     items = _drop_duplicates(tx, vault, provider, items, result)
     _seal_openings(vault, items)
-    items = _limit(tx, vault, provider, items, result)
+    items = limit(tx, vault, provider, items, result)
     _append(tx, provider, items, _fund(tx, items), now)
     _report_shadows(tx, provider, items, now)
     for item in items:
         result.outcomes[item.position] = _accepted(item)
     return result
-
-
-def _refuse(result: Credited, item: _Item, code: str, detail: str) -> None:
-    identifier = item.document.id
-    result.outcomes[item.position] = rejection(identifier, code, detail)
-    if item.who is not _NOBODY:
-        resident = bytes.fromhex(item.who.resident)
-        result.rejected.append((resident, item.position, identifier, code, detail))
 
 
 def _quantify(
@@ -130,7 +81,7 @@ def _quantify(
     documents: Sequence[Document | dict[str, Any]],
     now: datetime,
     result: Credited,
-) -> tuple[list[_Item], list[tuple[int, Document, Rejected]]]:
+) -> tuple[list[Item], list[tuple[int, Document, Rejected]]]:
     """Stages 1 and 2. Returns what goes on, and what the rules refuse: its owner is told."""
     items, refused = [], []
     scope = f"activity:{provider}"
@@ -150,7 +101,7 @@ def _quantify(
             refused.append((position, document, error))
             continue
         entry_id = vault.entry_id(scope, document.key)
-        items.append(_Item(position, document, version, activity, reduction, entry_id))
+        items.append(Item(position, document, version, activity, reduction, entry_id))
     return items, refused
 
 
@@ -158,11 +109,11 @@ def _resolve(
     tx: Connection,
     vault: Vault,
     provider: str,
-    items: list[_Item],
+    items: list[Item],
     refused: list[tuple[int, Document, Rejected]],
     now: datetime,
     result: Credited,
-) -> list[_Item]:
+) -> list[Item]:
     """Stage 3. What nobody is bound to is kept until somebody is."""
     subjects = {item.document.subject for item in items}
     subjects.update(document.subject for _, document, _ in refused)
@@ -174,13 +125,13 @@ def _resolve(
             result.rejected.append(told)
     known, unbound = [], []
     for item in items:
-        item.who = members.get(item.document.subject, _NOBODY)
-        if item.who is _NOBODY:
+        item.who = members.get(item.document.subject, NOBODY)
+        if item.who is NOBODY:
             unbound.append(item)
         elif item.version.scenario not in item.who.consented:
-            _refuse(result, item, "CONSENT_MISSING", _NO_CONSENT)
+            refuse(result, item, "CONSENT_MISSING", _NO_CONSENT)
         elif item.who.restricted:
-            _refuse(result, item, "PROCESSING_RESTRICTED", _RESTRICTED)
+            refuse(result, item, "PROCESSING_RESTRICTED", _RESTRICTED)
         else:
             known.append(item)
     if unbound:
@@ -192,7 +143,7 @@ def _keep(
     tx: Connection,
     vault: Vault,
     provider: str,
-    items: list[_Item],
+    items: list[Item],
     now: datetime,
     result: Credited,
 ) -> None:
@@ -210,17 +161,17 @@ def _keep(
         act = item.document
         subject, sealed = earlier.get(act.id, (act.subject, b""))
         if subject != act.subject or (sealed and unseal(vault.vault, sealed, subject) != content):
-            _refuse(result, item, "ACTIVITY_ID_REUSED", _REUSED)
+            refuse(result, item, "ACTIVITY_ID_REUSED", _REUSED)
         else:
             result.outcomes[item.position] = outcome(act.id, "unclaimed")
 
 
 def _drop_duplicates(
-    tx: Connection, vault: Vault, provider: str, items: list[_Item], result: Credited
-) -> list[_Item]:
+    tx: Connection, vault: Vault, provider: str, items: list[Item], result: Credited
+) -> list[Item]:
     """Stage 4. The same act again names its first entry; another act under its id is refused."""
     arrivals = entries.known(tx, [item.entry_id for item in items]) if items else {}
-    first: dict[str, _Item] = {}
+    first: dict[str, Item] = {}
     for item in items:
         item.opening = item.document.opening(provider)
         earlier = first.setdefault(item.entry_id, item)
@@ -235,11 +186,11 @@ def _drop_duplicates(
                 item.document.id, "duplicate", entry_id=item.entry_id
             )
         else:
-            _refuse(result, item, "ACTIVITY_ID_REUSED", _REUSED)
+            refuse(result, item, "ACTIVITY_ID_REUSED", _REUSED)
     return [item for item in first.values() if item.entry_id not in arrivals]
 
 
-def _same_opening(tx: Connection, vault: Vault, item: _Item, arrival: int) -> bool:
+def _same_opening(tx: Connection, vault: Vault, item: Item, arrival: int) -> bool:
     """Whether the credited act is this one; an act that cannot be read any more counts as same."""
     sealed = people.opening(tx, arrival)
     if sealed is None:
@@ -251,74 +202,7 @@ def _same_opening(tx: Connection, vault: Vault, item: _Item, arrival: int) -> bo
         return False  # another resident's key: the id was used for somebody else's act
 
 
-def _limit(
-    tx: Connection, vault: Vault, provider: str, items: list[_Item], result: Credited
-) -> list[_Item]:
-    """Stage 6. Counters are locked, read, and left as they then stand."""
-    wanted: dict[str, dict[Key, None]] = {}
-    for item in items:
-        item.counters = needs(item.version, item.activity)
-        if item.counters:
-            wanted.setdefault(item.who.resident, {}).update(dict.fromkeys(item.counters))
-    usage.lock(tx, lock_names({id(item.version): item.version for item in items}.values()))
-    items = _drop_same_acts(tx, vault, provider, items, result)
-    counted = usage.read(tx, wanted)
-    known = {resident: frozenset(own) for resident, own in counted.items()}
-    changed: dict[str, set[Key]] = {}
-    granted = []
-    for item in items:
-        resident = item.who.resident
-        own = counted.setdefault(resident, {})
-        try:
-            item.granted = claim(item.version, item.activity, item.reduction.mg, item.counters, own)
-        except Rejected as error:
-            _refuse(result, item, error.code, error.detail)
-            continue
-        granted.append(item)
-        if item.granted.changed:
-            own.update(item.granted.changed)
-            changed.setdefault(resident, set()).update(item.granted.changed)
-    usage.store(tx, counted, changed, known)
-    return granted
-
-
-def lock_names(versions: Iterable[Version]) -> set[str]:
-    """What to lock before counting under these editions: every scenario whose counters are read,
-    since editions of one scenario may differ in their group, and the kinds of physical act."""
-    names: set[str] = set()
-    for version in versions:
-        if version.periods:
-            names.update(version.group.members if version.group else (version.scenario,))
-        if version.act:
-            names.add(f"act {version.act.kind}")
-    return names
-
-
-def _drop_same_acts(
-    tx: Connection, vault: Vault, provider: str, items: list[_Item], result: Credited
-) -> list[_Item]:
-    marked = []
-    for item in items:
-        if item.version.act:
-            place, who = item.document.place, item.who.resident
-            item.act = fingerprint(vault, who, item.version, item.activity, place)
-            marked.append(item.act)
-    marks = {mark for one in marked if one for mark in (one.cell, one.neighbour)}
-    held = acts.held(tx, provider, marks) if marks else {}
-    if not held:
-        return items
-    left = []
-    for item in items:
-        act = item.act
-        places = (*held.get(act.cell, ()), *held.get(act.neighbour, ())) if act else ()
-        if act and any(act.meets(place) for place in places):
-            _refuse(result, item, "SAME_ACT", _SAME_ACT)
-        else:
-            left.append(item)
-    return left
-
-
-def _fund(tx: Connection, items: list[_Item]) -> dict[str, str]:
+def _fund(tx: Connection, items: list[Item]) -> dict[str, str]:
     """Stage 7. Returns the paying budget of each scenario; marks those that have to wait."""
     scopes = budgets.scopes(tx)
     payers = {item.version.scenario: "" for item in items}
@@ -337,7 +221,7 @@ def _fund(tx: Connection, items: list[_Item]) -> dict[str, str]:
     return payers
 
 
-def _seal_openings(vault: Vault, items: list[_Item]) -> None:
+def _seal_openings(vault: Vault, items: list[Item]) -> None:
     """Stage 5. What a person did, salted, under the person's own key; the ledger only commits."""
     keys: dict[str, bytes] = {}
     salts = os.urandom(SALT_BYTES * len(items))
@@ -353,7 +237,7 @@ def _seal_openings(vault: Vault, items: list[_Item]) -> None:
 def _append(
     tx: Connection,
     provider: str,
-    items: list[_Item],
+    items: list[Item],
     payers: Mapping[str, str],
     now: datetime,
 ) -> None:
@@ -397,7 +281,7 @@ def _append(
     )
 
 
-def _report_shadows(tx: Connection, provider: str, items: list[_Item], now: datetime) -> None:
+def _report_shadows(tx: Connection, provider: str, items: list[Item], now: datetime) -> None:
     """Rules in shadow mode refuse nothing; what they would have refused is counted."""
     found: Counter[tuple[str, int, str]] = Counter()
     avoided: Counter[tuple[str, int, str]] = Counter()
@@ -412,12 +296,12 @@ def _report_shadows(tx: Connection, provider: str, items: list[_Item], now: date
         )
 
 
-def _months(item: _Item) -> int:
+def _months(item: Item) -> int:
     return item.version.rate.validity_months
 
 
 def _issue(
-    item: _Item, at: str, bucket: int, budget: str, owed: dict[str, dict[Asset, int]]
+    item: Item, at: str, bucket: int, budget: str, owed: dict[str, dict[Asset, int]]
 ) -> Entry | plain.Issue:
     version, granted, resident = item.version, item.granted, item.who.resident
     vintage = item.activity.year
@@ -454,7 +338,7 @@ def _issue(
     return entry
 
 
-def _accepted(item: _Item) -> dict[str, Any]:
+def _accepted(item: Item) -> dict[str, Any]:
     answer: dict[str, Any] = {
         "id": item.document.id,
         "outcome": "accepted",

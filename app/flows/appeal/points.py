@@ -10,8 +10,8 @@ from sqlalchemy import Connection
 
 from app.config import CITY_ZONE
 from app.flows.appeal.case import AppealError, Bench, Case
-from app.flows.credit import lock_names
 from app.flows.fingerprint import fingerprint
+from app.flows.limit import lock_names
 from app.store import acts, budgets, entries, usage
 from app.store.appeals import Appeal
 from ledger.buckets import day_number, expiry_bucket
