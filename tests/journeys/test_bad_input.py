@@ -128,7 +128,9 @@ SIGNATURES = {
     "a query": (lambda b, body: b.header("POST", f"{URL}?a=1", body), "SIGNATURE_INVALID"),
     "another method": (lambda b, body: b.header("PUT", URL, body), "SIGNATURE_INVALID"),
     "another timestamp": (
-        lambda b, body: b.header("POST", URL, body, timestamp=NOW).replace(str(NOW), str(NOW - 1)),
+        lambda b, body: (
+            lambda now: b.header("POST", URL, body, timestamp=now).replace(str(now), str(now - 1))
+        )(int(time.time())),
         "SIGNATURE_INVALID",
     ),
     "an unknown key": (
