@@ -326,7 +326,6 @@ def _quantity(value):
     return {"quantities": {"distance_km": value}}
 
 
-NOW = int(time.time())
 LATER = (utc_now() + timedelta(minutes=20)).isoformat(timespec="seconds")
 ACTIVITIES = {
     "null": (None, "ACTIVITY_MALFORMED"),
