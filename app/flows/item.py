@@ -16,7 +16,7 @@ _NOTHING: Final = Claimed(0, 0, None, (), {})
 
 @dataclass(slots=True)
 class Item:
-    """One document on its way through the stages; `outcome` is set when its way ends."""
+    """One document on its way through the stages, each of which fills in what it finds out."""
 
     position: int
     document: Document

@@ -64,13 +64,13 @@ def lock_names(versions: Iterable[Version]) -> set[str]:
 def _drop_same_acts(
     tx: Connection, vault: Vault, provider: str, items: list[Item], result: Credited
 ) -> list[Item]:
-    marked = []
+    """Refuse what another provider's credited act was; under the lock, so that it stays so."""
+    marks: set[bytes] = set()
     for item in items:
-        if item.version.act:
-            place, who = item.document.place, item.who.resident
-            item.act = fingerprint(vault, who, item.version, item.activity, place)
-            marked.append(item.act)
-    marks = {mark for one in marked if one for mark in (one.cell, one.neighbour)}
+        place, who = item.document.place, item.who.resident
+        item.act = fingerprint(vault, who, item.version, item.activity, place)
+        if item.act:
+            marks |= {item.act.cell, item.act.neighbour}
     held = acts.held(tx, provider, marks) if marks else {}
     if not held:
         return items
