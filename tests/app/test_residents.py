@@ -145,7 +145,7 @@ def test_a_resident_sees_why_not(provider, rider, ride, me):
 
 def test_every_reason_a_resident_can_read_says_what_can_be_done():
     source = "".join(path.read_text() for path in FLOWS.glob("*.py"))
-    refused = set(re.findall(r'_refuse\(\s*result,\s*item,\s*"([A-Z_]+)"', source))
+    refused = set(re.findall(r'refuse\(\s*result,\s*item,\s*"([A-Z_]+)"', source))
     assert {"ACTIVITY_ID_REUSED", "SAME_ACT", "CONSENT_MISSING"} <= refused
     assert TITLES.keys() | refused <= why_not.REASONS.keys()
     for code, sentence in why_not.REASONS.items():

@@ -269,7 +269,7 @@ def test_every_code_is_explained_and_every_code_explained_exists():
     source = "".join(path.read_text() for path in (ROOT / "app" / "flows").glob("*.py"))
     rejections = {
         *TITLES,
-        *re.findall(r'(?:DocumentError|_refuse)\(\s*(?:result,\s*item,\s*)?"([A-Z_]+)"', source),
+        *re.findall(r'(?:DocumentError|refuse)\(\s*(?:result,\s*item,\s*)?"([A-Z_]+)"', source),
     }
     reasons = set(re.findall(r'"reason": "([A-Z_]+)"', source))
     assert {"ACTIVITY_MALFORMED", "CONSENT_MISSING", "ACTIVITY_ID_REUSED"} <= rejections
