@@ -40,7 +40,8 @@ ALL = {  # one act of every behaviour that is open in the city, of those that ex
 
 
 def act(number, subject, scenario="travel.bike_shared", **changes):
-    noon = (utc_now() - timedelta(days=1)).astimezone(CITY_ZONE).replace(hour=12, microsecond=0)
+    yesterday = (utc_now() - timedelta(days=1)).astimezone(CITY_ZONE)
+    noon = yesterday.replace(hour=12, minute=0, second=0, microsecond=0)
     return {
         "id": f"{subject}-{number}",
         "subject": subject,
