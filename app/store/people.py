@@ -209,6 +209,13 @@ _FORGET = (
     "DELETE FROM friends WHERE :id IN (resident, friend)",
     "DELETE FROM archives WHERE resident = :id",
     "DELETE FROM farewells WHERE resident = :id",
+    # what was paid for stays three years, no longer tied to anybody
+    "UPDATE charges SET resident = NULL, device = NULL WHERE resident = :id",
+    "DELETE FROM pay_codes WHERE resident = :id",
+    "UPDATE orders SET resident = NULL WHERE resident = :id",
+    "UPDATE vouchers SET resident = NULL, sealed = NULL WHERE resident = :id",
+    "UPDATE staff SET resident = NULL WHERE resident = :id",
+    "UPDATE cases SET resident = NULL WHERE resident = :id",
     "DELETE FROM answers WHERE scope = 'resident ' || encode(:id, 'hex')",
     "UPDATE residents SET guardian = NULL WHERE guardian = :id",
     "UPDATE residents SET wrapped_key = NULL, district = NULL, minor_until = NULL,"
