@@ -250,7 +250,9 @@ CREATE INDEX voucher_moves_by_voucher ON voucher_moves (voucher);
 """
 
 # A bill is its lines; nothing else is ever paid for. `points` is what a redemption cancelled, or
-# what a refund gave back if negative. `day` is the business day whose bill has the line.
+# what a refund gave back if negative. `day` is the business day whose bill has the line: its own,
+# or the first one still open. Who cuts a day takes the same lock alone, so each line is in before
+# the cut or sees it; a statement in a trigger's function sees what was committed when it begins.
 _BILLS = """
 CREATE TABLE bill_lines (
   arrival bigint PRIMARY KEY,
@@ -266,13 +268,25 @@ CREATE TABLE bill_lines (
   at timestamptz NOT NULL
 );
 CREATE INDEX bill_lines_by_day ON bill_lines (merchant, day, arrival);
-CREATE INDEX bill_lines_of_day ON bill_lines (day);
 
 CREATE TABLE bill_head (
   one boolean PRIMARY KEY DEFAULT true CHECK (one),
   closed integer NOT NULL
 );
 INSERT INTO bill_head (closed) VALUES (20000101);
+
+CREATE FUNCTION into_an_open_day() RETURNS trigger LANGUAGE plpgsql AS $$
+DECLARE last integer;
+BEGIN
+  PERFORM pg_advisory_xact_lock_shared(hashtextextended('bills', 0));
+  SELECT closed INTO last FROM bill_head;
+  IF NEW.day <= last THEN
+    NEW.day := to_char(to_date(last::text, 'YYYYMMDD') + 1, 'YYYYMMDD')::integer;
+  END IF;
+  RETURN NEW;
+END $$;
+CREATE TRIGGER into_an_open_day BEFORE INSERT ON bill_lines
+  FOR EACH ROW EXECUTE FUNCTION into_an_open_day();
 
 CREATE TABLE bills (
   merchant bytea NOT NULL REFERENCES merchants,
