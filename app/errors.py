@@ -134,6 +134,10 @@ PROBLEMS: dict[str, tuple[int, str]] = {
     "FRIEND_CODE_OWN": (422, "不能添加自己为好友"),
     "FRIENDS_FULL": (409, "好友数量已达上限"),
     "RANKINGS_UNAVAILABLE": (503, "排行暂不可用，请稍后再试"),
+    # what a resident shows at a till
+    "PAY_CODE_UNKNOWN": (422, "付款码无效，请重新出示"),
+    "PAY_CODE_EXPIRED": (422, "付款码已过期，请重新出示"),
+    "PAY_CODE_USED": (409, "付款码已被使用，请重新出示"),
     # a resident's rights
     "ARCHIVE_NOT_READY": (409, "数据副本尚未生成，请稍后再试"),
     "ERASURE_CODE_INVALID": (409, "注销确认码不正确或已过期"),
