@@ -1,4 +1,4 @@
-"""Who and what a posting names: two assets, twelve kinds of account, and an account's one name."""
+"""Who and what a posting names: two assets, the kinds of account, and an account's one name."""
 
 import re
 from enum import StrEnum
@@ -46,6 +46,7 @@ class AccountKind(_Coded):
     EXPIRED = "expired", 14
     RETIRED = "retired", 15
     OWED = "owed", 16
+    SETTLEMENT = "settlement", 17
 
     @property
     def guarded(self) -> bool:

@@ -11,12 +11,16 @@ from ledger import keys, transfers
 from ledger.accounts import Account, AccountKind, Asset
 from ledger.buckets import day_of
 from ledger.entries import Entry, Kind, Posting
-from ledger.errors import Insufficient, Refused
+from ledger.errors import Exhausted, Insufficient, Refused
 from ledger.plain import Terms
-from ledger.transfers import Rule, granted
+from ledger.transfers import Rule, granted, redeemed
 
 _BUDGET, _DEBT, _HELD = AccountKind.BUDGET, AccountKind.DEBT, AccountKind.HELD
-_REDUCTION, _WALLET = AccountKind.REDUCTION, AccountKind.RESIDENT
+_MERCHANT, _REDUCTION, _WALLET = (
+    AccountKind.MERCHANT,
+    AccountKind.REDUCTION,
+    AccountKind.RESIDENT,
+)
 _CO2E, _POINT = Asset.CO2E, Asset.POINT
 _GUARDED = frozenset(kind for kind in AccountKind if kind.guarded)
 _NOTHING: Mapping[int, int] = {}
@@ -44,7 +48,7 @@ class Book:
         self.resolved: set[str] = set()  # holds released or redeemed
         self.settled: dict[str, str] = {}  # issue -> the entry that paid what it awaited
         self.reversed: set[str] = set()
-        self.refunded: dict[str, dict[int, int]] = {}  # redemption -> {bucket: points given back}
+        self.refunded: dict[str, int] = {}  # redemption -> points given back
         self.erased: set[str] = set()  # tokens of residents
         self.closed = 0  # the last day closed
         self._open: set[tuple[Account, Asset]] = set()  # keys of balances no guard protects
@@ -124,7 +128,8 @@ class Book:
             if amount < 0 and account.kind in _GUARDED:
                 held = self.balance(account, asset, bucket)
                 if held + amount < 0:
-                    raise Insufficient(
+                    short = Exhausted if account.kind is _MERCHANT else Insufficient
+                    raise short(
                         f"{account.name} holds {held} {asset} in bucket {bucket}, not {-amount}."
                     )
         for account, asset, bucket, amount in postings:
@@ -214,6 +219,21 @@ class Book:
         )
         _require_same(entry, wanted)
 
+    def _check_redeem(self, entry: Entry) -> None:
+        if "hold" in entry.detail:
+            self._check_resolution(entry)
+            return
+        wanted = transfers.charge(
+            id=entry.id,
+            at=entry.at,
+            resident=entry.resident,
+            points=redeemed(entry),
+            wallet=self.wallet(entry.resident),
+            today=day_of(entry.at),
+            merchant=entry.detail["merchant"],
+        )
+        _require_same(entry, wanted)
+
     def _check_resolution(self, entry: Entry) -> None:
         hold = self._earlier(entry.detail["hold"], Kind.HOLD)
         if hold.id in self.resolved:
@@ -231,8 +251,10 @@ class Book:
             id=entry.id,
             at=entry.at,
             redeem=redeem,
-            points=granted(entry, Asset.POINT),
-            refunded=self.refunded.get(redeem.id, _NOTHING),
+            points=-redeemed(entry),
+            refunded=self.refunded.get(redeem.id, 0),
+            today=day_of(entry.at),
+            erased=redeem.resident in self.erased,
         )
         _require_same(entry, wanted)
 
@@ -292,13 +314,12 @@ class Book:
             self.settled[entry.detail["settles"]] = entry.id
 
     def _remember_resolution(self, entry: Entry) -> None:
-        self.resolved.add(entry.detail["hold"])
+        if "hold" in entry.detail:  # a charge needs none
+            self.resolved.add(entry.detail["hold"])
 
     def _remember_refund(self, entry: Entry) -> None:
-        refunded = self.refunded.setdefault(entry.detail["redeem"], {})
-        for line in entry.postings:
-            if line.amount > 0:
-                refunded[line.bucket] = refunded.get(line.bucket, 0) + line.amount
+        redeem = entry.detail["redeem"]
+        self.refunded[redeem] = self.refunded.get(redeem, 0) - redeemed(entry)
 
     def _remember_reverse(self, entry: Entry) -> None:
         self.reversed.add(entry.detail["reverses"])
@@ -321,7 +342,7 @@ _CHECKS: Mapping[Kind, Callable[[Book, Entry], None]] = {
     Kind.ISSUE: Book._check_issue,
     Kind.HOLD: Book._check_hold,
     Kind.RELEASE: Book._check_resolution,
-    Kind.REDEEM: Book._check_resolution,
+    Kind.REDEEM: Book._check_redeem,
     Kind.REFUND: Book._check_refund,
     Kind.REVERSE: Book._check_reverse,
     Kind.EXPIRE: Book._check_expire,

@@ -36,6 +36,7 @@ class Kind(StrEnum):
     SCENARIO_WITHDRAWN = "scenario.withdrawn"
     KEY_ROTATED = "key.rotated"
     BUDGET_FUNDED = "budget.funded"
+    MERCHANT_FUNDED = "merchant.funded"
     ADMIN_ACTED = "admin.acted"
     SUBJECT_ERASED = "subject.erased"
     DAY_CLOSED = "day.closed"
@@ -46,6 +47,11 @@ KINDS = {str(kind): kind for kind in Kind}
 _R, _H, _D, _B = AccountKind.RESIDENT, AccountKind.HELD, AccountKind.DEBT, AccountKind.BUDGET
 _CO2E, _POINT = Asset.CO2E, Asset.POINT
 _OWED, _REDEEMED, _REDUCTION = AccountKind.OWED, AccountKind.REDEEMED, AccountKind.REDUCTION
+_EXPIRED, _MERCHANT, _SETTLEMENT = (
+    AccountKind.EXPIRED,
+    AccountKind.MERCHANT,
+    AccountKind.SETTLEMENT,
+)
 _PERSONAL = frozenset({_R, _H, _D})
 
 _ISSUE = {
@@ -63,12 +69,25 @@ LINES: Mapping[Kind, Mapping[tuple[AccountKind, Asset], int]] = {
     Kind.ISSUE: _ISSUE,
     Kind.HOLD: {(_R, _POINT): -1, (_H, _POINT): 1},
     Kind.RELEASE: {(_H, _POINT): -1, (_R, _POINT): 1},
-    Kind.REDEEM: {(_H, _POINT): -1, (_REDEEMED, _POINT): 1},
-    Kind.REFUND: {(_REDEEMED, _POINT): -1, (_R, _POINT): 1},
+    Kind.REDEEM: {
+        (_R, _POINT): -1,
+        (_H, _POINT): -1,
+        (_REDEEMED, _POINT): 1,
+        (_MERCHANT, _POINT): -1,
+        (_SETTLEMENT, _POINT): 1,
+    },
+    Kind.REFUND: {
+        (_REDEEMED, _POINT): -1,
+        (_R, _POINT): 1,
+        (_EXPIRED, _POINT): 1,
+        (_SETTLEMENT, _POINT): -1,
+        (_MERCHANT, _POINT): 1,
+    },
     Kind.REVERSE: {line: -sign for line, sign in _ISSUE.items()},
-    Kind.EXPIRE: {(_R, _POINT): -1, (AccountKind.EXPIRED, _POINT): 1},
+    Kind.EXPIRE: {(_R, _POINT): -1, (_EXPIRED, _POINT): 1},
     Kind.ADJUST: {(_B, _POINT): 0, (_R, _POINT): 0},
     Kind.BUDGET_FUNDED: {(AccountKind.ISSUANCE, _POINT): -1, (_B, _POINT): 1},
+    Kind.MERCHANT_FUNDED: {(_SETTLEMENT, _POINT): 0, (_MERCHANT, _POINT): 0},
     Kind.SCENARIO_PUBLISHED: {},
     Kind.SCENARIO_WITHDRAWN: {},
     Kind.KEY_ROTATED: {},
@@ -77,7 +96,9 @@ LINES: Mapping[Kind, Mapping[tuple[AccountKind, Asset], int]] = {
     Kind.DAY_CLOSED: {},
 }
 # These name each kind of account once per asset; the others may spread over several buckets.
-_SINGLE = frozenset({Kind.ISSUE, Kind.EXPIRE, Kind.ADJUST, Kind.BUDGET_FUNDED})
+_SINGLE = frozenset(
+    {Kind.ISSUE, Kind.EXPIRE, Kind.ADJUST, Kind.BUDGET_FUNDED, Kind.MERCHANT_FUNDED}
+)
 
 # In _ISSUE owed follows debt, so that in ``_line``'s bits it is the next one.
 _DEBT_BITS = sum(1 << at for at, (kind, _) in enumerate(_ISSUE) if kind is _D)

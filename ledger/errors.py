@@ -33,6 +33,12 @@ class Insufficient(LedgerError):
     code = "INSUFFICIENT"
 
 
+class Exhausted(Insufficient):
+    """A merchant's allowance is less than a redemption would take from it."""
+
+    code = "EXHAUSTED"
+
+
 class Refused(LedgerError):
     """An entry is well formed, but the book as it stands cannot take it."""
 

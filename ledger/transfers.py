@@ -11,7 +11,7 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 
 from ledger.accounts import Account, AccountKind, Asset
-from ledger.buckets import SHANGHAI, spend
+from ledger.buckets import SHANGHAI, day_number, spend
 from ledger.entries import Entry, Kind, Posting
 from ledger.errors import Insufficient, Malformed, Refused
 
@@ -24,11 +24,15 @@ _EXPIRED = Account(AccountKind.EXPIRED)
 _ISSUANCE = Account(AccountKind.ISSUANCE)
 _OWED = Account(AccountKind.OWED)
 _REDEEMED = Account(AccountKind.REDEEMED)
+_SETTLEMENT = Account(AccountKind.SETTLEMENT)
 
 
 # A version is withdrawn this long before its first day begins: a batch under way may still hold
 # the registry as it was, and an activity may lie five minutes ahead of our clock.
 WITHDRAWAL_LEAD = timedelta(hours=1)
+
+REFUND_GRACE_DAYS = 30
+"""What comes back after its last valid day is valid for this many days more."""
 
 # The hot path: few budgets and scenarios serve many entries, and a named tuple is a tuple.
 _source = lru_cache(maxsize=4096)(Account)
@@ -131,10 +135,24 @@ def granted(entry: Entry, asset: Asset) -> int:
     return sum(line.amount for line in entry.postings if line.asset is asset and line.amount > 0)
 
 
+def redeemed(entry: Entry) -> int:
+    """The points that a redemption cancels; what a refund gives back, below zero."""
+    return sum(p.amount for p in entry.postings if p.account.kind is _REDEEMED.kind)
+
+
 def fund(*, id: str, at: str, budget: str, points: int, reference: str) -> Entry:
     """Fund a budget with points; ``reference`` says on what decision."""
     lines = ((_ISSUANCE, 0, -points), (Account(_BUDGET, budget), 0, points))
     return Entry(id, Kind.BUDGET_FUNDED, at, _points(lines), {"reference": reference})
+
+
+def fund_merchant(*, id: str, at: str, merchant: str, points: int, reference: str) -> Entry:
+    """Allow a merchant to redeem so many points more, or fewer if negative.
+
+    A prepaid merchant paid for them, a postpaid one has them as credit; ``reference`` says which.
+    """
+    lines = ((_SETTLEMENT, 0, -points), (Account(AccountKind.MERCHANT, merchant), 0, points))
+    return Entry(id, Kind.MERCHANT_FUNDED, at, _points(lines), {"reference": reference})
 
 
 def hold(
@@ -158,29 +176,94 @@ def release(*, id: str, at: str, hold: Entry) -> Entry:
 
 
 def redeem(*, id: str, at: str, hold: Entry, merchant: str) -> Entry:
-    """Cancel all points of a hold in favour of a merchant, given by its token."""
-    source = Account(AccountKind.HELD, hold.resident)
-    detail = {"hold": hold.id, "merchant": merchant}
-    return Entry(id, Kind.REDEEM, at, _move(source, _REDEEMED, _gains(hold)), detail)
+    """Cancel all points of a hold in favour of a merchant, given by its token.
+
+    As many points of the merchant's allowance are used up.
+    """
+    source, held = Account(AccountKind.HELD, hold.resident), _gains(hold)
+    lines = _move(source, _REDEEMED, held) + _allow(merchant, -_sum(held))
+    return Entry(id, Kind.REDEEM, at, lines, {"hold": hold.id, "merchant": merchant})
 
 
-def refund(*, id: str, at: str, redeem: Entry, points: int, refunded: Mapping[int, int]) -> Entry:
+def charge(
+    *,
+    id: str,
+    at: str,
+    resident: str,
+    points: int,
+    wallet: Mapping[int, int],
+    today: int,
+    merchant: str,
+) -> Entry:
+    """Cancel points in favour of a merchant at once, with no hold before: hold and redeem in one.
+
+    Raises ``Insufficient`` if the live buckets hold too little.
+    """
+    spent = spend(wallet, points, today)
+    source = Account(_WALLET, resident)
+    lines = _move(source, _REDEEMED, spent) + _allow(merchant, -points)
+    return Entry(id, Kind.REDEEM, at, lines, {"merchant": merchant})
+
+
+def refund(
+    *,
+    id: str,
+    at: str,
+    redeem: Entry,
+    points: int,
+    refunded: int,
+    today: int,
+    erased: bool = False,
+) -> Entry:
     """Give points of a redemption back, to the buckets they came from, the latest first.
 
-    ``refunded`` maps each bucket to what earlier refunds of this redemption gave back; raises
-    ``Insufficient`` if all of them together exceed it.
+    ``refunded`` is what earlier refunds of it gave back; raises ``Insufficient`` if all of them
+    together exceed it. What has expired by ``today``, the business day of ``at``, comes back for
+    ``REFUND_GRACE_DAYS``; of a resident who was erased, everything has expired. The merchant's
+    allowance comes back with the points.
     """
-    rest = points
+    back = _give_back(_spent(redeem), points, refunded)
+    if erased:
+        gained = dict(back)
+        target = _EXPIRED
+    else:
+        gained = _in_grace(back, today)
+        target = Account(_WALLET, redeem.resident)
+    lines = _points(
+        (
+            *((_REDEEMED, bucket, -amount) for bucket, amount in back),
+            *((target, bucket, amount) for bucket, amount in gained.items()),
+        )
+    )
+    lines += _allow(redeem.detail["merchant"], points)
+    return Entry(id, Kind.REFUND, at, lines, {"redeem": redeem.id})
+
+
+def _give_back(
+    spent: list[tuple[int, int]], points: int, refunded: int
+) -> tuple[tuple[int, int], ...]:
+    left = _sum(spent) - refunded
+    if points > left:
+        raise Insufficient(f"Of the redemption only {left} points are left to refund.")
     lines = []
-    for bucket, amount in reversed(_gains(redeem)):
-        back = min(rest, amount - refunded.get(bucket, 0))
+    skip, rest = refunded, points
+    for bucket, amount in reversed(spent):
+        passed = min(skip, amount)
+        back = min(rest, amount - passed)
+        skip, rest = skip - passed, rest - back
         if back > 0:
             lines.append((bucket, back))
-            rest -= back
-    if rest:
-        raise Insufficient(f"Of the redemption only {points - rest} points are left to refund.")
-    target = Account(_WALLET, redeem.resident)
-    return Entry(id, Kind.REFUND, at, _move(_REDEEMED, target, lines), {"redeem": redeem.id})
+    return tuple(lines)
+
+
+def _in_grace(back: Iterable[tuple[int, int]], today: int) -> dict[int, int]:
+    day = date(today // 10000, today // 100 % 100, today % 100)
+    grace = day_number(day + timedelta(REFUND_GRACE_DAYS))
+    gained: dict[int, int] = {}
+    for bucket, amount in back:
+        live = bucket if bucket >= today else grace
+        gained[live] = gained.get(live, 0) + amount
+    return gained
 
 
 def reverse(*, id: str, at: str, entry: Entry, wallet: Mapping[tuple[Asset, int], int]) -> Entry:
@@ -310,6 +393,20 @@ def close_day(*, id: str, at: str, day: int, size: int, totals: Mapping[str, int
     """
     detail = {"day": day, "size": size, "totals": dict(totals)}
     return Entry(id, Kind.DAY_CLOSED, at, (), detail)
+
+
+def _spent(redeem: Entry) -> list[tuple[int, int]]:
+    return [(p.bucket, p.amount) for p in redeem.postings if p.account.kind is _REDEEMED.kind]
+
+
+def _allow(merchant: str, points: int) -> tuple[Posting, ...]:
+    """What a redemption (below zero) or a refund does to the merchant's allowance."""
+    account = Account(AccountKind.MERCHANT, merchant)
+    return _points(((account, 0, points), (_SETTLEMENT, 0, -points)))
+
+
+def _sum(lines: Iterable[tuple[int, int]]) -> int:
+    return sum(amount for _, amount in lines)
 
 
 def _gains(entry: Entry) -> list[tuple[int, int]]:

@@ -13,11 +13,13 @@ from typing import Any
 from sqlalchemy import Connection, text
 
 from app.store.db import bytea_array, copy_in, int_array
+from ledger.accounts import AccountKind
 from ledger.entries import Entry, Kind
-from ledger.errors import Insufficient
+from ledger.errors import Exhausted, Insufficient
 from ledger.merkle import leaf_hash
 from ledger.plain import Issue
 
+_MERCHANT = AccountKind.MERCHANT.code
 _ENTRY = {"arrival": "int8", "id": "bytea", "kind": "text", "payload": "bytea"}
 _POSTING = {
     "arrival": "int8",
@@ -115,8 +117,11 @@ def _write(tx: Connection, entries: Sequence[Entry | Issue]) -> tuple[list[int],
 
 
 def _debit(tx: Connection, debits: Sequence[tuple[Any, ...]]) -> None:
-    if debits and _move(tx, _DEBIT, debits) != len(debits):
-        raise Insufficient("An account does not hold what this entry takes from it.")
+    for merchants in (False, True):
+        some = [debit for debit in debits if (debit[1] == _MERCHANT) is merchants]
+        if some and _move(tx, _DEBIT, some) != len(some):
+            short = Exhausted if merchants else Insufficient
+            raise short("An account does not hold what this entry takes from it.")
 
 
 def _move(tx: Connection, statement: Any, rows: Sequence[tuple[Any, ...]]) -> int:
