@@ -7,7 +7,8 @@ down_revision = "0005_consents"
 branch_labels = None
 depends_on = None
 
-# A merchant's id is the token of its account in the ledger.
+# A merchant's id is the token of its account in the ledger; `low_at` is since when its allowance is
+# below the contract's alert level.
 _PARTNERS = """
 CREATE TABLE merchants (
   id bytea PRIMARY KEY CHECK (octet_length(id) = 16),
@@ -20,7 +21,8 @@ CREATE TABLE merchants (
   revision integer NOT NULL DEFAULT 1,
   sandbox boolean NOT NULL DEFAULT false,
   applied_at timestamptz NOT NULL,
-  decided_at timestamptz
+  decided_at timestamptz,
+  low_at timestamptz
 );
 
 CREATE TABLE contracts (
@@ -143,6 +145,7 @@ _REWARDS = """
 CREATE TABLE rewards (
   id bytea PRIMARY KEY CHECK (octet_length(id) = 16),
   merchant bytea NOT NULL REFERENCES merchants,
+  code text NOT NULL CHECK (code ~ '^[A-Za-z0-9][A-Za-z0-9_-]{0,31}$'),
   kind text NOT NULL
     CHECK (kind IN ('voucher', 'ride', 'goods', 'donation', 'rate_coupon')),
   codes text NOT NULL CHECK (codes IN ('generated', 'pool', 'none')),
@@ -163,9 +166,9 @@ CREATE TABLE rewards (
   store bytea REFERENCES stores,
   state text NOT NULL CHECK (state IN ('draft', 'open', 'paused', 'closed')),
   revision integer NOT NULL DEFAULT 1,
-  made_at timestamptz NOT NULL
+  made_at timestamptz NOT NULL,
+  UNIQUE (merchant, code)
 );
-CREATE INDEX rewards_by_merchant ON rewards (merchant);
 CREATE INDEX rewards_open ON rewards (points, id) WHERE state = 'open';
 
 CREATE TABLE reward_stock (

@@ -1,0 +1,161 @@
+"""Orders: rewards that residents set points aside for, until they confirm, cancel or wait too long.
+
+How points move is the ledger's business; a row here says which hold and which redemption they are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import datetime
+from typing import Any, Final, NamedTuple
+
+from sqlalchemy import Connection, text
+
+STATES: Final = ("held", "confirmed", "released")
+
+
+class Order(NamedTuple):
+    """An order as it stands. Ids are 32 hex digits; `points` are those of all its pieces;
+    `resident` is None once that person was erased; `entry` is the redemption's; `placed_on` is the
+    business day YYYYMMDD; `reason` says why it was released: cancelled, timeout, closed, erased."""
+
+    id: str
+    reward: str
+    merchant: str
+    resident: str | None
+    quantity: int
+    points: int
+    state: str
+    hold: str
+    entry: str | None
+    placed_on: int
+    placed_at: datetime
+    expires_at: datetime
+    closed_at: datetime | None
+    reason: str
+
+
+class Bought(NamedTuple):
+    """An order with what its resident calls it by: the reward's kind and title, whose it is."""
+
+    order: Order
+    kind: str
+    title_zh: str
+    project: str
+    merchant_code: str
+    merchant_name: str
+
+
+_COLUMNS = (
+    "o.id, o.reward, o.merchant, o.resident, o.quantity, o.points, o.state, o.hold, o.entry,"
+    " o.placed_on, o.placed_at, o.expires_at, o.closed_at, o.reason"
+)
+_WIDTH = len(Order._fields)
+_SELECT = f"SELECT {_COLUMNS} FROM orders o WHERE o.id = :id"  # noqa: S608 (ours)
+_LOCK = text(f"{_SELECT} FOR NO KEY UPDATE")
+_BOUGHT = f"""
+SELECT {_COLUMNS}, r.kind, r.title_zh, r.project, m.code, m.name
+FROM orders o JOIN rewards r ON r.id = o.reward JOIN merchants m ON m.id = o.merchant
+WHERE o.resident = :resident"""  # noqa: S608 (ours)
+_PAGE = text(f"""{_BOUGHT} AND (CAST(:state AS text) IS NULL OR o.state = :state)
+  AND (CAST(:at AS timestamptz) IS NULL OR (o.placed_at, o.id) < (:at, :last))
+ORDER BY o.placed_at DESC, o.id DESC LIMIT :limit""")
+_ADD = text("""
+INSERT INTO orders (id, reward, merchant, resident, quantity, points, state, hold, placed_on,
+  placed_at, expires_at)
+VALUES (:id, :reward, :merchant, :resident, :quantity, :points, 'held', :hold, :placed_on,
+  :placed_at, :expires_at)""")
+_DUE = text("""
+SELECT o.id FROM orders o JOIN merchants m ON m.id = o.merchant
+WHERE o.state = 'held' AND (o.expires_at <= :now OR m.state = 'closed')
+ORDER BY o.expires_at LIMIT :limit""")
+
+
+def add(tx: Connection, order: Order) -> None:
+    """Keep a new order, which is held."""
+    values = order._asdict()
+    for name in ("id", "reward", "merchant", "resident", "hold"):
+        values[name] = bytes.fromhex(values[name])
+    tx.execute(_ADD, values)
+
+
+def find(tx: Connection, id: str) -> Order | None:
+    """The order of this id, or None."""
+    return _order(tx.execute(text(_SELECT), {"id": bytes.fromhex(id)}).first())
+
+
+def lock(tx: Connection, id: str) -> Order | None:
+    """The same, and nobody else changes it until this transaction ends. Its resident is to be
+    locked before."""
+    return _order(tx.execute(_LOCK, {"id": bytes.fromhex(id)}).first())
+
+
+def confirm(tx: Connection, id: str, entry: str, now: datetime) -> None:
+    """Note which redemption a held order became."""
+    tx.execute(
+        text(
+            "UPDATE orders SET state = 'confirmed', entry = :entry, closed_at = :now"
+            " WHERE id = :id AND state = 'held'"
+        ),
+        {"id": bytes.fromhex(id), "entry": bytes.fromhex(entry), "now": now},
+    )
+
+
+def release(tx: Connection, id: str, reason: str, now: datetime) -> None:
+    """Note that a held order came to nothing, and why."""
+    tx.execute(
+        text(
+            "UPDATE orders SET state = 'released', reason = :reason, closed_at = :now"
+            " WHERE id = :id AND state = 'held'"
+        ),
+        {"id": bytes.fromhex(id), "reason": reason, "now": now},
+    )
+
+
+def due(tx: Connection, now: datetime, limit: int) -> list[str]:
+    """Held orders whose time is over, or whose merchant is closed."""
+    rows = tx.execute(_DUE, {"now": now, "limit": limit})
+    return [found.hex() for found in rows.scalars()]
+
+
+def held(tx: Connection, resident: str) -> list[str]:
+    """Every order that a resident's points are set aside for."""
+    rows = tx.execute(
+        text("SELECT id FROM orders WHERE resident = :who AND state = 'held' ORDER BY id"),
+        {"who": bytes.fromhex(resident)},
+    )
+    return [found.hex() for found in rows.scalars()]
+
+
+def page(
+    tx: Connection,
+    resident: str,
+    state: str | None,
+    before: tuple[datetime, str] | None,
+    limit: int,
+) -> list[Bought]:
+    """A resident's orders, newest first, beginning after the place of one."""
+    at, last = before or (None, "")
+    asked = {"resident": bytes.fromhex(resident), "state": state, "at": at}
+    rows = tx.execute(_PAGE, asked | {"last": bytes.fromhex(last), "limit": limit})
+    return _bought(rows)
+
+
+def bought(tx: Connection, resident: str, id: str) -> Bought | None:
+    """One order of this resident's, or None."""
+    asked = {"resident": bytes.fromhex(resident), "id": bytes.fromhex(id)}
+    found = _bought(tx.execute(text(f"{_BOUGHT} AND o.id = :id"), asked))
+    return found[0] if found else None
+
+
+def _bought(rows: Iterable[Any]) -> list[Bought]:
+    return [Bought(_read(row), *row[_WIDTH:]) for row in rows]
+
+
+def _order(row: Any) -> Order | None:
+    return _read(row) if row else None
+
+
+def _read(row: Any) -> Order:
+    values = [value.hex() if isinstance(value, bytes) else value for value in row[:_WIDTH]]
+    return Order(*values)
