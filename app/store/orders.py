@@ -17,7 +17,8 @@ STATES: Final = ("held", "confirmed", "released")
 class Order(NamedTuple):
     """An order as it stands. Ids are 32 hex digits; `points` are those of all its pieces;
     `resident` is None once that person was erased; `entry` is the redemption's; `placed_on` is the
-    business day YYYYMMDD; `reason` says why it was released: cancelled, timeout, closed, erased."""
+    business day YYYYMMDD; `reason` says why it was released: cancelled, timeout, closed, erased;
+    `refunded` points of it went back."""
 
     id: str
     reward: str
@@ -33,6 +34,7 @@ class Order(NamedTuple):
     expires_at: datetime
     closed_at: datetime | None
     reason: str
+    refunded: int = 0
 
 
 class Bought(NamedTuple):
@@ -48,7 +50,7 @@ class Bought(NamedTuple):
 
 _COLUMNS = (
     "o.id, o.reward, o.merchant, o.resident, o.quantity, o.points, o.state, o.hold, o.entry,"
-    " o.placed_on, o.placed_at, o.expires_at, o.closed_at, o.reason"
+    " o.placed_on, o.placed_at, o.expires_at, o.closed_at, o.reason, o.refunded"
 )
 _WIDTH = len(Order._fields)
 _SELECT = f"SELECT {_COLUMNS} FROM orders o WHERE o.id = :id"  # noqa: S608 (ours)
@@ -109,6 +111,14 @@ def release(tx: Connection, id: str, reason: str, now: datetime) -> None:
             " WHERE id = :id AND state = 'held'"
         ),
         {"id": bytes.fromhex(id), "reason": reason, "now": now},
+    )
+
+
+def give_back(tx: Connection, id: str, points: int) -> None:
+    """Note that points of a confirmed order go back."""
+    tx.execute(
+        text("UPDATE orders SET refunded = refunded + :points WHERE id = :id"),
+        {"id": bytes.fromhex(id), "points": points},
     )
 
 

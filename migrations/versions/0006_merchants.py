@@ -194,6 +194,7 @@ CREATE TABLE orders (
   state text NOT NULL CHECK (state IN ('held', 'confirmed', 'released')),
   hold bytea NOT NULL,
   entry bytea,
+  refunded bigint NOT NULL DEFAULT 0 CHECK (refunded BETWEEN 0 AND points),
   placed_on integer NOT NULL,
   placed_at timestamptz NOT NULL,
   expires_at timestamptz NOT NULL,
