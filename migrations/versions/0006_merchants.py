@@ -246,6 +246,8 @@ CREATE TABLE voucher_moves (
   detail text NOT NULL DEFAULT '',
   store bytea REFERENCES stores,
   till bytea REFERENCES tills,
+  staff text,
+  reason text NOT NULL DEFAULT '',
   offline boolean NOT NULL DEFAULT false,
   at timestamptz NOT NULL,
   PRIMARY KEY (merchant, number)
