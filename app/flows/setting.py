@@ -15,6 +15,7 @@ from typing import Any, Final, NamedTuple
 import orjson
 from sqlalchemy import Connection
 
+from app.flows.fraud.rules import RULES, name_of
 from app.flows.notify import WORDINGS
 from app.flows.once import must_match
 from app.flows.trail import act
@@ -101,6 +102,10 @@ SETTINGS: Final[dict[str, Setting]] = {
     "appeal_month_points": Setting(
         3000, "most points one resident's appeals give by themselves a month", _whole(0, 10_000_000)
     ),
+    **{
+        name_of(name): Setting(rule.default, rule.meaning, rule.fault)
+        for name, rule in RULES.items()
+    },
     **{
         f"template.{kind}": Setting(
             None, "WeChat's subscription template for messages of this kind", _template(kind)

@@ -25,6 +25,7 @@ from app.flows.claim import claim_stragglers
 from app.flows.erase import forget_stragglers
 from app.flows.expire import Expiry
 from app.flows.fingerprint import oldest_kept
+from app.flows.fraud.watch import Patrol
 from app.flows.login import LIFE
 from app.flows.once import KEPT
 from app.flows.push import Pusher
@@ -69,6 +70,7 @@ class Worker:
         self._heard_at: datetime | None = None
         self._pusher = pusher
         self._watch, self._rankings = Watch(engine, vault), rankings
+        self._patrol = Patrol(engine)
         self._daily = (Expiry(engine, vault), Reminders(engine, vault))
         self._followed_at: datetime | None = None
 
@@ -126,7 +128,8 @@ class Worker:
         """One page of work for those who go through the ledger or the wallets, so that sealing
         never waits for them; whether there may be more. Without Redis there are no rankings, and
         all else goes on."""
-        done = [one.step(now) for one in (*self._daily, self._watch)]  # a page of each
+        followers = (*self._daily, self._watch, self._patrol)
+        done = [one.step(now) for one in followers]  # a page of each
         more = any(done)
         try:
             return (self._rankings is not None and self._rankings.step(now)) or more

@@ -103,9 +103,9 @@ def _put(
     shadow: bool,
     now: datetime,
 ) -> str:
-    id = blake2b(f"{kind}\0{rule}\0{key}".encode(), digest_size=16).digest()
+    digest = blake2b(f"{kind}\0{rule}\0{key}".encode(), digest_size=16).digest()
     given = {
-        "id": id,
+        "id": digest,
         "kind": kind,
         "rule": rule,
         "shadow": shadow,
@@ -115,7 +115,7 @@ def _put(
         "now": now,
     }
     tx.execute(statement, given)
-    return id.hex()
+    return digest.hex()
 
 
 _COLUMNS = (

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib.resources import files
 from typing import Any, TypeVar
 
@@ -58,8 +58,10 @@ def copy_in(
         raise DBAPIError.instance(statement, None, error, psycopg.Error) from error
 
 
-def fetch(tx: Connection, statement: str, parameters: Sequence[Any]) -> list[Any]:
-    """The rows of a query in the driver's own SQL (%s), read in binary: for reads so small that
+def fetch(
+    tx: Connection, statement: str, parameters: Sequence[Any] | Mapping[str, Any]
+) -> list[Any]:
+    """The rows of a query in the driver's own SQL (%s, %(name)s), read in binary: for reads so small that
     what SQLAlchemy adds costs as much as the statement. Raises DBAPIError."""
     driver: Any = tx.connection.driver_connection
     try:
