@@ -329,6 +329,7 @@ CREATE TABLE webhook_endpoints (
   reason text NOT NULL DEFAULT '',
   made_at timestamptz NOT NULL,
   verified_at timestamptz,
+  failing_since timestamptz,
   UNIQUE (merchant, url)
 );
 
@@ -340,19 +341,24 @@ CREATE TABLE webhook_events (
   at timestamptz NOT NULL,
   spread boolean NOT NULL DEFAULT false
 );
-CREATE INDEX webhook_events_by_merchant ON webhook_events (merchant, at);
+CREATE INDEX webhook_events_by_merchant ON webhook_events (merchant, at, id);
+CREATE INDEX webhook_events_by_age ON webhook_events (at);
 CREATE INDEX webhook_events_to_spread ON webhook_events (at) WHERE NOT spread;
 
+-- A replay begins the ladder anew: it counts attempts from `ladder_from` on.
 CREATE TABLE webhook_deliveries (
   event bytea NOT NULL REFERENCES webhook_events ON DELETE CASCADE,
   endpoint bytea NOT NULL REFERENCES webhook_endpoints,
   state text NOT NULL CHECK (state IN ('waiting', 'delivered', 'dead')),
   attempts integer NOT NULL DEFAULT 0,
+  ladder_from integer NOT NULL DEFAULT 0,
   next_at timestamptz NOT NULL,
   claimed_until timestamptz,
   PRIMARY KEY (event, endpoint)
 );
-CREATE INDEX webhook_deliveries_due ON webhook_deliveries (next_at) WHERE state = 'waiting';
+CREATE INDEX webhook_deliveries_due ON webhook_deliveries (endpoint, next_at)
+  WHERE state = 'waiting';
+CREATE INDEX webhook_deliveries_dead ON webhook_deliveries (endpoint) WHERE state = 'dead';
 
 CREATE TABLE webhook_attempts (
   event bytea NOT NULL,
