@@ -62,14 +62,17 @@ _SECURITY = {
         "description": "the join_token of a login",
     },
     "admin": {"type": "http", "scheme": "bearer", "description": "a session's token"},
-    "provider": {
-        "type": "apiKey",
-        "in": "header",
-        "name": "Authorization",
-        "description": (
-            'PUHUI-ED25519 key_id="...",timestamp="...",nonce="...",signature="..." over the five'
-            " lines METHOD, path?query, timestamp, nonce, body, each ended by a newline"
-        ),
+    **{
+        who: {
+            "type": "apiKey",
+            "in": "header",
+            "name": "Authorization",
+            "description": (
+                'PUHUI-ED25519 key_id="...",timestamp="...",nonce="...",signature="..." over the'
+                " five lines METHOD, path?query, timestamp, nonce, body, each ended by a newline"
+            ),
+        }
+        for who in ("provider", "merchant")
     },
 }
 

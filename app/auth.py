@@ -1,6 +1,7 @@
-"""Who sends a request: providers sign theirs, residents bear a token, administrators a session.
+"""Who sends a request: providers and merchants sign theirs, residents bear a token, and
+administrators a session.
 
-A provider signs five lines, each ended by a newline (the shape of WeChat Pay v3):
+Signed are five lines, each ended by a newline (the shape of WeChat Pay v3):
 
     METHOD
     path?query      as sent; in the path A-Z a-z 0-9 and /:@!$&'()*+,;=~-._ stand for themselves,
@@ -24,8 +25,8 @@ from binascii import Error as Base64Error
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from functools import wraps
-from typing import Final, NamedTuple, ParamSpec, TypeVar
+from functools import lru_cache, wraps
+from typing import Final, NamedTuple, ParamSpec, Protocol, TypeVar
 from urllib.parse import quote
 
 from cryptography.exceptions import InvalidSignature
@@ -35,14 +36,15 @@ from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey, RSAPubl
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import load_der_public_key
 from flask import g, request
-from sqlalchemy import Engine
+from sqlalchemy import Connection, Engine
 from werkzeug.exceptions import RequestEntityTooLarge
 
 from app import limits
 from app.flows import login, tokens
 from app.flows.sign_in import Guest
 from app.flows.tokens import Claims
-from app.store import admins, providers
+from app.store import admins, merchants, providers
+from app.store.db import one_statement
 from app.vault import Vault
 from app.wiring import wired
 
@@ -137,15 +139,36 @@ def parse_signature(header: str | None) -> SignatureHeader:
     return SignatureHeader(_SCHEMES[found[1]], found[2], found[3], found[4], signature)
 
 
-def verify_request(engine: Engine, now: datetime, header: str | None, received: Received) -> str:
-    """Run the seven checks; return the provider's code. Raises AuthError."""
+class Verifier(Protocol):
+    """A key as the checks need it; `public_key` is a SubjectPublicKeyInfo in DER."""
+
+    @property
+    def algorithm(self) -> str: ...
+    @property
+    def public_key(self) -> bytes: ...
+    @property
+    def revoked_at(self) -> datetime | None: ...
+
+
+K = TypeVar("K", bound=Verifier)
+
+
+def verify_request(
+    engine: Engine,
+    now: datetime,
+    header: str | None,
+    received: Received,
+    find: Callable[[Connection, str], K | None],
+) -> K:
+    """Run the seven checks; return the key that signed, which `find` finds by its id. Two
+    statements, each its own transaction. Raises AuthError."""
     given = parse_signature(header)  # (1) (2)
     if abs(int(given.timestamp) - int(now.timestamp())) > MAX_SKEW_S:  # (3)
         raise AuthError(
             "TIMESTAMP_SKEW", f"the timestamp is more than {MAX_SKEW_S} s from this server's clock"
         )
-    with engine.begin() as tx:
-        key = providers.find_key(tx, given.key_id)
+    with one_statement(engine) as alone:
+        key = find(alone, given.key_id)
         if key is None:  # (4)
             raise AuthError("KEY_UNKNOWN", "no key has this key_id")
         if key.revoked_at is not None and key.revoked_at <= now:  # (5)
@@ -153,19 +176,25 @@ def verify_request(engine: Engine, now: datetime, header: str | None, received: 
         message = canonical_request(
             received.method, received.path_query, given.timestamp, given.nonce, received.body
         )
-        if given.algorithm != key.algorithm or not _holds(key, given.signature, message):  # (6)
+        if given.algorithm != key.algorithm or not holds(
+            key.public_key, given.signature, message
+        ):  # (6)
             raise AuthError(
                 "SIGNATURE_INVALID",
                 "the signature does not hold over the request as received; compare your lines with"
                 " `puhui sign --explain` or POST /api/v1/echo-signature",
             )
-        if not providers.remember_nonce(tx, given.key_id, given.nonce, now):  # (7)
+        if not providers.spend_nonce(alone, given.key_id, given.nonce, now):  # (7)
             raise AuthError("NONCE_REPLAYED", "this nonce was used before; make one per request")
-    return key.provider
+    return key
 
 
-def _holds(key: providers.ProviderKey, signature: bytes, message: bytes) -> bool:
-    public = load_der_public_key(key.public_key)
+_parsed = lru_cache(maxsize=4096)(load_der_public_key)
+
+
+def holds(public_key: bytes, signature: bytes, message: bytes) -> bool:
+    """Whether a signature holds under a key (SubjectPublicKeyInfo in DER)."""
+    public = _parsed(public_key)
     try:
         if isinstance(public, Ed25519PublicKey):
             public.verify(signature, message)
@@ -198,12 +227,50 @@ def signed(view: Callable[P, R]) -> Callable[P, R]:
     def guarded(*args: P.args, **kwargs: P.kwargs) -> R:
         here = wired()
         header = request.headers.get("Authorization")
-        g.provider = verify_request(here.engine, here.clock(), header, received())
+        key = verify_request(here.engine, here.clock(), header, received(), providers.find_key)
+        g.provider = key.provider
         g.caller = f"provider {g.provider}"
         limits.spend(limits.PROVIDER, g.provider)
         return view(*args, **kwargs)
 
     return guarded
+
+
+@dataclass(frozen=True, slots=True)
+class MerchantGuard:
+    """Lets verified merchants in: by any of their keys, or only by one that is no till's own."""
+
+    tills: bool
+
+    def __call__(self, view: Callable[P, R]) -> Callable[P, R]:
+        """Guard a view; `g.merchant` is then the Partner who asks, in the state of this moment. A
+        closed one may only read; what a suspended one may, each flow says."""
+
+        @wraps(view)
+        def guarded(*args: P.args, **kwargs: P.kwargs) -> R:
+            here = wired()
+            header = request.headers.get("Authorization")
+            key = verify_request(here.engine, here.clock(), header, received(), merchants.find_key)
+            asks = key.partner
+            g.merchant, g.caller = asks, f"merchant {asks.id}"
+            limits.spend(limits.MERCHANT, asks.code)
+            if asks.state == "closed" and request.method != "GET":
+                raise AuthError("MERCHANT_CLOSED", f"{asks.code} is closed and may only read")
+            if asks.till is not None and not self.tills:
+                raise AuthError(
+                    "TILL_NOT_YOURS", "this key is a till's own; sign with a key of the merchant"
+                )
+            return view(*args, **kwargs)
+
+        return guarded
+
+
+merchant = MerchantGuard(tills=True)
+"""The guard for what tills do: charge, refund, use; `g.merchant.till` binds what a till's key may
+name."""
+
+head_office = MerchantGuard(tills=False)
+"""The guard for what a merchant decides: stores, keys, staff, rewards, bills."""
 
 
 def read_access_token(vault: Vault, header: str | None, now: datetime) -> Claims:

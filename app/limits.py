@@ -40,6 +40,8 @@ class Policy:
 
 RESIDENT = Policy("resident", 600)
 PROVIDER = Policy("provider", 6000)
+MERCHANT = Policy("merchant", 60_000)  # all tills of a chain together
+APPLICATION = Policy("application", 20)  # by address: anybody may apply to become a merchant
 PUBLIC = Policy("public", 6000)
 ADMIN = Policy("admin", 600)
 LOGIN = Policy("login", 20)

@@ -354,6 +354,8 @@ class Blueprint(SmorestBlueprint):
 
 
 def _scheme(guard: Callable[[View], View]) -> str:
+    if isinstance(guard, auth.MerchantGuard):
+        return "merchant"
     return "admin" if isinstance(guard, auth.AdminGuard) else _SCHEMES[guard]
 
 

@@ -7,6 +7,14 @@ from typing import NamedTuple
 
 from sqlalchemy import Connection, text
 
+from app.store.db import fetch
+
+# The setting holds for the transaction, which this statement is.
+_SPEND = """
+INSERT INTO nonces (key_id, nonce, seen_at) SELECT %s, %s, %s
+WHERE set_config('synchronous_commit', 'off', true) = 'off'
+ON CONFLICT DO NOTHING RETURNING 1"""
+
 
 class ProviderKey(NamedTuple):
     """A key a provider's requests are verified with: `algorithm` is ed25519 or rsa-sha256,
@@ -38,23 +46,31 @@ def names(tx: Connection) -> dict[str, str]:
     return {row.code: row.name for row in tx.execute(text("SELECT code, name FROM providers"))}
 
 
+class KeyIdTakenError(Exception):
+    """A key of this id is a merchant's."""
+
+    code = "KEY_EXISTS"
+
+
 def add_key(
     tx: Connection, key_id: str, provider: str, algorithm: str, public_key: bytes, now: datetime
 ) -> None:
-    """Give a provider one more key. Raises IntegrityError for an id in use or no such provider."""
-    tx.execute(
-        text(
-            "INSERT INTO provider_keys (key_id, provider, algorithm, public_key, created_at)"
-            " VALUES (:key_id, :provider, :algorithm, :public_key, :now)"
-        ),
-        {
-            "key_id": key_id,
-            "provider": provider,
-            "algorithm": algorithm,
-            "public_key": public_key,
-            "now": now,
-        },
+    """Give a provider one more key. Raises IntegrityError for an id in use or no such provider,
+    KeyIdTakenError for an id that a merchant's key has."""
+    statement = text(
+        "INSERT INTO provider_keys (key_id, provider, algorithm, public_key, created_at)"
+        " SELECT :key_id, :provider, :algorithm, :public_key, :now"
+        " WHERE NOT EXISTS (SELECT FROM merchant_keys WHERE key_id = :key_id)"
     )
+    given = {
+        "key_id": key_id,
+        "provider": provider,
+        "algorithm": algorithm,
+        "public_key": public_key,
+        "now": now,
+    }
+    if tx.execute(statement, given).rowcount != 1:
+        raise KeyIdTakenError(f"{key_id} is the id of a merchant's key; take another")
 
 
 def revoke_key(tx: Connection, key_id: str, at: datetime) -> bool:
@@ -68,14 +84,12 @@ def revoke_key(tx: Connection, key_id: str, at: datetime) -> bool:
 
 def find_key(tx: Connection, key_id: str) -> ProviderKey | None:
     """The key of this id, revoked or not."""
-    row = tx.execute(
-        text(
-            "SELECT provider, algorithm, public_key, revoked_at FROM provider_keys"
-            " WHERE key_id = :key_id"
-        ),
-        {"key_id": key_id},
-    ).first()
-    return ProviderKey(*row) if row else None
+    rows = fetch(
+        tx,
+        "SELECT provider, algorithm, public_key, revoked_at FROM provider_keys WHERE key_id = %s",
+        (key_id,),
+    )
+    return ProviderKey(*rows[0]) if rows else None
 
 
 def remember_nonce(tx: Connection, key_id: str, nonce: str, now: datetime) -> bool:
@@ -85,6 +99,12 @@ def remember_nonce(tx: Connection, key_id: str, nonce: str, now: datetime) -> bo
         " ON CONFLICT DO NOTHING"
     )
     return tx.execute(statement, {"key_id": key_id, "nonce": nonce, "now": now}).rowcount == 1
+
+
+def spend_nonce(alone: Connection, key_id: str, nonce: str, now: datetime) -> bool:
+    """The same on a connection of `one_statement`, without waiting for the disk: what a crash then
+    forgets of nonces, a replay still meets the number of its own request."""
+    return bool(fetch(alone, _SPEND, (key_id, nonce, now)))
 
 
 def forget_nonces(tx: Connection, before: datetime) -> int:
