@@ -1,6 +1,6 @@
 """The process's secrets, and the only code that uses them.
 
-Four 32-byte secrets lie as hex beside the log keys in one folder, each for one purpose; they come
+Five 32-byte secrets lie as hex beside the log keys in one folder, each for one purpose; they come
 from files, never from the database and never from a default:
 
 - `token.key` signs access tokens; beside a new one, the key before may lie as `token.old.key`:
@@ -9,7 +9,9 @@ from files, never from the database and never from a default:
   number of anybody's and the same request can only ever be one entry;
 - `subjects.key` turns a rider's or customer's number into the keyed hash under which it is bound;
 - `vault.key` wraps each resident's own key. Destroying the wrapped key erases the person. It also
-  seals what is nobody's own but must not lie open in the database, each thing for its purpose.
+  seals what is nobody's own but must not lie open in the database, each thing for its purpose;
+- `voucher.key` is the Ed25519 key that signs vouchers for tills without network; the one before may
+  lie as `voucher.old.key`, as with tokens, until tills have reported all it signed.
 """
 
 from __future__ import annotations
@@ -31,7 +33,7 @@ from ledger.note import Signer
 
 SALT_BYTES = 32
 _NONCE = 12
-_NAMES = ("token", "ids", "subjects", "vault")
+_NAMES = ("token", "ids", "subjects", "vault", "voucher")
 
 
 class VaultError(Exception):
@@ -49,7 +51,9 @@ class Vault:
     ids: bytes
     subjects: bytes
     vault: bytes
+    voucher: bytes
     old_token: tuple[bytes, int] | None = None  # the key before, and when it signed its last
+    old_voucher: tuple[bytes, int] | None = None
 
     def entry_id(self, scope: str, key: str) -> str:
         """32 hex digits: the id of the one entry that (scope, key) may ever become."""
@@ -147,11 +151,23 @@ def renew_token_key(folder: Path) -> None:
 
     At every moment there is a whole token.key. Raises ConfigError if there is none before.
     """
-    was, new = _read(folder / "token.key"), folder / "token.new"
-    for name, text in (("token.old.key", was.hex()), ("token.new", token_hex(32))):
-        (folder / name).unlink(missing_ok=True)
-        _write(folder / name, text)
-    new.rename(folder / "token.key")
+    _renew(folder, "token")
+
+
+def renew_voucher_key(folder: Path) -> None:
+    """The same with voucher.key; a folder from before there were vouchers gets its first."""
+    if (folder / "voucher.key").exists():
+        _renew(folder, "voucher")
+    else:
+        _write(folder / "voucher.key", token_hex(32))
+
+
+def _renew(folder: Path, name: str) -> None:
+    was, new = _read(folder / f"{name}.key"), folder / f"{name}.new"
+    for path, text in ((folder / f"{name}.old.key", was.hex()), (new, token_hex(32))):
+        path.unlink(missing_ok=True)
+        _write(path, text)
+    new.rename(folder / f"{name}.key")
 
 
 def open_vault(folder: Path) -> Vault:
@@ -162,20 +178,25 @@ def open_vault(folder: Path) -> Vault:
     return Vault(
         ring=KeyRing.parse(*(path.read_text().strip() for path in found)),
         **{name: _read(folder / f"{name}.key") for name in _NAMES},
-        old_token=_old_token(folder),
+        old_token=_before(folder, "token"),
+        old_voucher=_before(folder, "voucher"),
     )
 
 
-def _old_token(folder: Path) -> tuple[bytes, int] | None:
-    old = folder / "token.old.key"
-    return (_read(old), int((folder / "token.key").stat().st_mtime)) if old.exists() else None
+def _before(folder: Path, name: str) -> tuple[bytes, int] | None:
+    old = folder / f"{name}.old.key"
+    return (_read(old), int((folder / f"{name}.key").stat().st_mtime)) if old.exists() else None
 
 
 def _read(path: Path) -> bytes:
     try:
         text = path.read_text().strip()
     except OSError:
-        raise ConfigError(f"{path} cannot be read; make keys with `puhui keys init`") from None
+        voucher = path.name == "voucher.key" and path.with_name("vault.key").exists()
+        made = (
+            "this one with `puhui keys renew-voucher`" if voucher else "keys with `puhui keys init`"
+        )
+        raise ConfigError(f"{path} cannot be read; make {made}") from None
     if not re.fullmatch(r"[0-9a-f]{64}", text):
         raise ConfigError(f"{path} must hold 64 lower-case hex digits and nothing else")
     return bytes.fromhex(text)

@@ -45,7 +45,7 @@ from app.flows.trail import act
 from app.flows.work import Worker
 from app.store import budgets, gauges, providers
 from app.store.db import migrate as run_migrations
-from app.vault import Vault, create_keys, open_vault, renew_token_key
+from app.vault import Vault, create_keys, open_vault, renew_token_key, renew_voucher_key
 from app.wechat import connect
 from app.wiring import open_redis
 from ledger.text import base64
@@ -103,6 +103,14 @@ def keys_renew_token(config: Config) -> None:
     """Make a new token.key; what the old one has signed stays good for its half hour."""
     renew_token_key(config.keys_dir)
     click.echo("a new token.key is there, the one before is token.old.key; restart the web")
+
+
+@keys.command("renew-voucher")
+@click.pass_obj
+def keys_renew_voucher(config: Config) -> None:
+    """Make a new voucher.key; what the old one has signed stays good for tills to report."""
+    renew_voucher_key(config.keys_dir)
+    click.echo("a new voucher.key is there; one before it is voucher.old.key; restart the web")
 
 
 @click.command()

@@ -239,7 +239,7 @@ def _lock(lock: bool) -> str:
 
 
 def _read(row: Any) -> Voucher:
-    ids = (it.hex() if it is not None else None for it in row[:_IDS])
+    ids: list[Any] = [it.hex() if it is not None else None for it in row[:_IDS]]
     return Voucher(*ids, *row[_IDS:_WIDTH])
 
 

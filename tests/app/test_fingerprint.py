@@ -23,7 +23,7 @@ from scenarios import SHANGHAI, Activity, load
 
 START = datetime.fromisoformat("2026-11-20T08:00:00+08:00")
 RIDE = load().versions("travel.bike_shared")[-1]
-VAULT = Vault(None, *(bytes([n]) * 32 for n in range(4)))
+VAULT = Vault(None, *(bytes([n]) * 32 for n in range(5)))
 HALF = timedelta(minutes=RIDE.act.minutes) / 2
 
 
