@@ -31,6 +31,7 @@ SECTIONS: Final = {
     "reports": "resident = :id",
     "evidence": "resident = :id",
     "appeals": "resident = :id",
+    "cases": "resident = :id",
     "messages": "resident = :id",
     "subscriptions": "resident = :id",
     "challenge_members": "resident = :id",

@@ -12,6 +12,8 @@ from typing import Any, Final, NamedTuple
 import orjson
 from sqlalchemy import Connection, text
 
+from app.store.db import text_array
+
 KINDS: Final = ("fraud", "difference", "offline")
 STATES: Final = ("open", "upheld", "dismissed")
 
@@ -38,7 +40,7 @@ class Wanted(NamedTuple):
     """Which cases a list is of; None: whatever. `merchant` is a merchant's code."""
 
     state: str | None = None
-    kind: str | None = None
+    kinds: tuple[str, ...] | None = None
     rule: str | None = None
     merchant: str | None = None
 
@@ -139,13 +141,19 @@ def newest(
     rows = tx.execute(
         text(
             f"{_FROM} WHERE (CAST(:state AS text) IS NULL OR c.state = :state)"
-            " AND (CAST(:kind AS text) IS NULL OR c.kind = :kind)"
+            " AND (CAST(:kinds AS text[]) IS NULL OR c.kind = ANY(CAST(:kinds AS text[])))"
             " AND (CAST(:rule AS text) IS NULL OR c.rule = :rule)"
             " AND (CAST(:merchant AS text) IS NULL OR m.code = :merchant)"
             " AND (CAST(:at AS timestamptz) IS NULL OR (c.opened_at, c.id) < (:at, :last))"
             " ORDER BY c.opened_at DESC, c.id DESC LIMIT :limit"
         ),
-        {**wanted._asdict(), "at": at, "last": bytes.fromhex(last), "limit": limit},
+        {
+            **wanted._asdict(),
+            "kinds": wanted.kinds and text_array(wanted.kinds),
+            "at": at,
+            "last": bytes.fromhex(last),
+            "limit": limit,
+        },
     )
     return [_read(row) for row in rows]
 

@@ -61,8 +61,8 @@ def copy_in(
 def fetch(
     tx: Connection, statement: str, parameters: Sequence[Any] | Mapping[str, Any]
 ) -> list[Any]:
-    """The rows of a query in the driver's own SQL (%s, %(name)s), read in binary: for reads so small that
-    what SQLAlchemy adds costs as much as the statement. Raises DBAPIError."""
+    """The rows of a query in the driver's own SQL (%s or %(name)s), read in binary: for reads so
+    small that what SQLAlchemy adds costs as much as the statement. Raises DBAPIError."""
     driver: Any = tx.connection.driver_connection
     try:
         with driver.cursor(binary=True) as cursor:

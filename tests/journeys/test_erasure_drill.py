@@ -58,12 +58,14 @@ KEPT_HASHES = ("digest", "pixels")  # evidence stays known by them, so that it c
 FILLED_BY_HAND = {
     "binding_codes": "VALUES (:hash, 'bikes', :subject, :now)",
     "binding_disputes": "VALUES (:id, :subject, 'bikes', :other, :star, 'open', :now)",
+    "cases": "VALUES (:id, 'fraud', 'resident', :star, '{}', 'open', :now, :now)",
     "subscriptions": "VALUES (:star, 'a-template', 3)",
 }
 """Tables whose rows are put in as they are; the others fill by what is done."""
 _COLUMNS = {
     "binding_codes": "code, provider, subject, expires_at",
     "binding_disputes": "id, subject, provider, claimant, holder, state, opened_at",
+    "cases": "id, kind, rule, resident, facts, state, opened_at, last_at",
     "subscriptions": "resident, template, quota",
 }
 
