@@ -69,6 +69,13 @@ def _table(report: Report) -> list[str]:
     rows += [("balances", str(report.balances)), ("scenario versions", str(report.versions))]
     if report.withdrawn:
         rows.append(("  withdrawn", f"{report.withdrawn} (they never took effect)"))
+    if report.merchants:
+        points = sum(redeemed for redeemed, _ in report.merchants.values())
+        rows.append(("redeemed", f"{points} points, with merchants:"))
+        rows += [
+            (f"  {merchant}", f"{redeemed} points, {allowed} more allowed")
+            for merchant, (redeemed, allowed) in report.merchants.items()
+        ]
     if report.since is not None:
         rows.append(("extends the log of", f"{report.since} entries"))
     if report.recomputed is not None:

@@ -24,6 +24,8 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import ParamSpec, TypeVar
 
+from ledger.accounts import AccountKind
+from ledger.book import Book
 from ledger.checkpoint import Checkpoint
 from ledger.checkpoint import open as open_checkpoint
 from ledger.errors import LedgerError
@@ -59,6 +61,7 @@ class Report:
     missing: int  # of the others, those whose resident this log does not say was erased
     opened: int | None  # acts of administrators whose record was checked; None without a trail
     since: int | None  # size of the older checkpoint
+    merchants: dict[str, tuple[int, int]]  # points redeemed with each, and what is still allowed
 
 
 def audit(
@@ -104,7 +107,20 @@ def audit(
         missing=missing,
         opened=opened,
         since=old,
+        merchants=_merchants(book),
     )
+
+
+def _merchants(book: Book) -> dict[str, tuple[int, int]]:
+    allowed = {
+        account.token: buckets[0]
+        for (account, _), buckets in book.balances.items()
+        if account.kind is AccountKind.MERCHANT
+    }
+    return {
+        merchant: (book.redeemed.get(merchant, 0), allowed.get(merchant, 0))
+        for merchant in sorted(book.redeemed.keys() | allowed.keys())
+    }
 
 
 @dataclass(frozen=True, slots=True)

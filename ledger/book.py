@@ -49,6 +49,7 @@ class Book:
         self.settled: dict[str, str] = {}  # issue -> the entry that paid what it awaited
         self.reversed: set[str] = set()
         self.refunded: dict[str, int] = {}  # redemption -> points given back
+        self.redeemed: dict[str, int] = {}  # by merchant, points redeemed and not refunded
         self.erased: set[str] = set()  # tokens of residents
         self.closed = 0  # the last day closed
         self._open: set[tuple[Account, Asset]] = set()  # keys of balances no guard protects
@@ -158,6 +159,9 @@ class Book:
         self._debts[resident] = {asset: total for asset, total in owed.items() if total}
         if not self._debts[resident]:
             del self._debts[resident]
+
+    def _sell(self, merchant: str, points: int) -> None:
+        self.redeemed[merchant] = self.redeemed.get(merchant, 0) + points
 
     def _earlier(self, id: str, *kinds: Kind) -> Entry:
         entry = self.entries.get(id)
@@ -313,13 +317,18 @@ class Book:
         if "settles" in entry.detail:
             self.settled[entry.detail["settles"]] = entry.id
 
-    def _remember_resolution(self, entry: Entry) -> None:
+    def _remember_release(self, entry: Entry) -> None:
+        self.resolved.add(entry.detail["hold"])
+
+    def _remember_redeem(self, entry: Entry) -> None:
         if "hold" in entry.detail:  # a charge needs none
             self.resolved.add(entry.detail["hold"])
+        self._sell(entry.detail["merchant"], redeemed(entry))
 
     def _remember_refund(self, entry: Entry) -> None:
-        redeem = entry.detail["redeem"]
-        self.refunded[redeem] = self.refunded.get(redeem, 0) - redeemed(entry)
+        redeem, points = entry.detail["redeem"], redeemed(entry)
+        self.refunded[redeem] = self.refunded.get(redeem, 0) - points
+        self._sell(self.entries[redeem].detail["merchant"], points)
 
     def _remember_reverse(self, entry: Entry) -> None:
         self.reversed.add(entry.detail["reverses"])
@@ -354,8 +363,8 @@ _CHECKS: Mapping[Kind, Callable[[Book, Entry], None]] = {
 }
 _MEMORY: Mapping[Kind, Callable[[Book, Entry], None]] = {
     Kind.ISSUE: Book._remember_settlement,
-    Kind.RELEASE: Book._remember_resolution,
-    Kind.REDEEM: Book._remember_resolution,
+    Kind.RELEASE: Book._remember_release,
+    Kind.REDEEM: Book._remember_redeem,
     Kind.REFUND: Book._remember_refund,
     Kind.REVERSE: Book._remember_reverse,
     Kind.SCENARIO_PUBLISHED: Book._remember_publication,

@@ -222,6 +222,8 @@ def refund(
     ``REFUND_GRACE_DAYS``; of a resident who was erased, everything has expired. The merchant's
     allowance comes back with the points.
     """
+    if redeem.kind is not Kind.REDEEM:
+        raise Refused(f"An entry of kind {redeem.kind} is not refunded; only redeem is.")
     back = _give_back(_spent(redeem), points, refunded)
     if erased:
         gained = dict(back)

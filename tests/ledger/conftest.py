@@ -112,6 +112,26 @@ class Town:
         today = day_of(stamp["at"])
         return transfers.hold(**stamp, resident=resident, points=points, wallet=wallet, today=today)
 
+    def charge(self, resident: str, points: int, merchant: str = MERCHANT) -> Entry:
+        wallet, today = self.book.wallet(resident), day_of(self.at)
+        known = {"resident": resident, "wallet": wallet, "today": today, "merchant": merchant}
+        return transfers.charge(**self.stamp(), points=points, **known)
+
+    def refund(self, redeem: Entry, points: int) -> Entry:
+        known = {
+            "redeem": redeem,
+            "points": points,
+            "refunded": self.book.refunded.get(redeem.id, 0),
+            "today": day_of(self.at),
+            "erased": redeem.resident in self.book.erased,
+        }
+        return transfers.refund(**self.stamp(), **known)
+
+    def allow(self, points: int, merchant: str = MERCHANT) -> Entry:
+        """More (or less) that a merchant may redeem."""
+        known = {"merchant": merchant, "points": points, "reference": "paid in"}
+        return transfers.fund_merchant(**self.stamp(), **known)
+
     def reverse(self, entry: Entry) -> Entry:
         wallet = self.book.holdings(entry.resident)
         return transfers.reverse(**self.stamp(), entry=entry, wallet=wallet)
@@ -150,7 +170,7 @@ class Town:
 
     def _something(self, resident: str) -> Entry:
         pick = self.random
-        verb = pick.choices(range(12), (40, 15, 8, 10, 8, 6, 6, 4, 4, 2, 2, 2))[0]
+        verb = pick.choices(range(14), (40, 15, 8, 10, 8, 6, 6, 4, 4, 2, 2, 5, 8, 2))[0]
         kind = {2: Kind.HOLD, 3: Kind.HOLD, 4: Kind.REDEEM}.get(verb, Kind.ISSUE)
         past = pick.choice([e for e in self.entries if e.kind is kind] or self.entries)
         units = pick.randint(1, 9)
@@ -158,13 +178,8 @@ class Town:
             return self.issue(resident, units)
         if verb == 1:
             return self.hold(resident, units)
-        if verb == 2:
-            return transfers.release(**self.stamp(), hold=past)
-        if verb == 3:
-            return transfers.redeem(**self.stamp(), hold=past, merchant=MERCHANT)
-        if verb == 4:
-            refunded = self.book.refunded.get(past.id, {})
-            return transfers.refund(**self.stamp(), redeem=past, points=units, refunded=refunded)
+        if verb in (2, 3, 4, 11, 12):
+            return self._something_sold(verb, resident, past, units)
         if verb == 5:
             return self.reverse(past)
         if verb == 6:
@@ -200,6 +215,17 @@ class Town:
         if verb == 10:
             return self.act("draft.approved")
         return self.close()
+
+    def _something_sold(self, verb: int, resident: str, past: Entry, units: int) -> Entry:
+        if verb == 2:
+            return transfers.release(**self.stamp(), hold=past)
+        if verb == 3:
+            return transfers.redeem(**self.stamp(), hold=past, merchant=MERCHANT)
+        if verb == 4:
+            return self.refund(past, units)
+        if verb == 11:
+            return self.allow(self.random.choice((-9, 20, 60)))
+        return self.charge(resident, units)
 
 
 @pytest.fixture

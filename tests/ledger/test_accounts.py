@@ -41,9 +41,10 @@ def test_storage_codes_never_change() -> None:
         ("expired", 14),
         ("retired", 15),
         ("owed", 16),
+        ("settlement", 17),
     ]
     assert [(asset.value, asset.code) for asset in Asset] == [("CO2E", 1), ("POINT", 2)]
-    assert [kind.guarded for kind in AccountKind] == [True] * 6 + [False] * 6
+    assert [kind.guarded for kind in AccountKind] == [True] * 6 + [False] * 7
 
 
 @pytest.mark.parametrize(

@@ -14,11 +14,11 @@ from ledger.entries import Entry, Kind, Posting
 from ledger.errors import LedgerError
 from ledger.export import Fault
 from ledger.note import Signer
-from ledger.transfers import Rule
+from ledger.transfers import Rule, redeemed
 from scenarios import Replay, load, opening
 
 A, BUDGET = f"{1:032x}", "b" * 32
-GONE, DEBTOR = "8" * 32, "9" * 32
+GONE, DEBTOR, RICH, SHOP = "8" * 32, "9" * 32, "7" * 32, "c" * 32
 Write = Callable[..., Path]
 MakeTown = Callable[..., Any]
 
@@ -51,6 +51,10 @@ def test_an_honest_export_holds_and_is_counted(
     assert report.kinds[Kind.HOLD] == sum(entry.kind is Kind.HOLD for entry in town.entries)
     assert report.balances == len(town.book.balances)
     assert (report.versions, report.recomputed, report.since) == (1, None, None)
+    sold = sum(redeemed(entry) for entry in town.entries)
+    allowance = town.book.balance(Account(AccountKind.MERCHANT, SHOP), Asset.POINT)
+    assert report.merchants == {SHOP: (sold, allowance)}
+    assert sold > 0
 
 
 @pytest.mark.parametrize("size", [0, 1, 255, 256, 257, 512])
@@ -139,6 +143,21 @@ def test_the_first_wrong_leaf_is_the_one_named(make_town: MakeTown, write_export
     assert (found.leaf, found.where) == (300, "tile/entries/001")
 
 
+def shortened(entry: Entry) -> Entry:
+    """The entry without its lines of the merchant's allowance."""
+    return replace(entry, postings=entry.postings[:-2])
+
+
+def unowned(refund: Entry) -> Entry:
+    """The refund as if its resident had been erased."""
+    wallet = AccountKind.RESIDENT
+    lines = (
+        p._replace(account=Account(AccountKind.EXPIRED)) if p.account.kind is wallet else p
+        for p in refund.postings
+    )
+    return replace(refund, postings=tuple(lines))
+
+
 def tamper(town: Any) -> dict[str, tuple[int, Entry]]:
     """Histories that break one rule each: the first wrong leaf, and the entry put there."""
     last = len(town.entries)
@@ -154,7 +173,21 @@ def tamper(town: Any) -> dict[str, tuple[int, Entry]]:
     overdraft = transfers.adjust(
         **stamp, resident=A, budget=BUDGET, points=-(10**6), bucket=20270128, reason="none"
     )
+    sold = next(e for e in town.entries if e.kind is Kind.REDEEM and "hold" not in e.detail)
+    allowed = town.book.balance(Account(AccountKind.MERCHANT, SHOP), Asset.POINT)
+    charge = town.charge(RICH, 5, SHOP)
+    back = town.refund(next(e for e in reversed(town.entries) if e.resident == RICH), 1)
     return {
+        "a charge beyond the allowance": (last, town.charge(RICH, allowed + 1, SHOP)),
+        "a charge at no merchant's cost": (last, shortened(charge)),
+        "a charge at another merchant's cost": (
+            last,
+            replace(charge, detail={"merchant": "e" * 32}),
+        ),
+        "an allowance taken back twice": (last, town.allow(-allowed - 1, SHOP)),
+        "a refund twice": (last, replace(back, detail={"redeem": sold.id})),
+        "a refund that no merchant gets": (last, shortened(back)),
+        "a refund to nobody of someone who lives": (last, unowned(back)),
         "an id twice": (last, issue),
         "an issue to someone erased": (last, town.issue(GONE)),
         "an issue out of another budget": (last, town.issue(A, budget="e" * 32)),
@@ -176,7 +209,10 @@ def test_a_history_signed_by_the_log_itself_but_against_the_rules_is_named(
 ) -> None:
     town = make_town(11).live(300)
     town.take(transfers.erase_subject(**town.stamp(), resident=GONE))
-    taken = town.take(town.issue(DEBTOR, 5))
+    town.take(town.allow(100, SHOP))
+    town.take(town.issue(RICH, 1000, bucket=20991231))
+    town.take(town.charge(RICH, 5, SHOP))
+    taken = town.take(town.issue(DEBTOR, 5, bucket=20991231))
     town.take(town.hold(DEBTOR, 5))
     town.take(town.reverse(taken))
     cases = tamper(town)

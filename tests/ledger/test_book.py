@@ -15,7 +15,7 @@ from ledger.accounts import Account, AccountKind, Asset
 from ledger.book import Book
 from ledger.buckets import day_of
 from ledger.entries import Entry, Kind, Posting
-from ledger.errors import Insufficient, LedgerError, Refused, Unverified
+from ledger.errors import Exhausted, Insufficient, LedgerError, Refused, Unverified
 from ledger.note import Signer
 from ledger.transfers import Rule
 
@@ -113,6 +113,7 @@ def test_a_hold_is_resolved_once_in_full_and_only_if_it_exists(town: Any) -> Non
     town.take(town.issue(A, 9))
     hold = town.take(town.hold(A, 5))
     other = town.take(town.hold(A, 4))
+    town.take(town.allow(9, MERCHANT))
     release = transfers.release(**town.stamp(), hold=hold)
     redeem = transfers.redeem(**town.stamp(), hold=hold, merchant=MERCHANT)
     refuse(town, replace(release, detail={"hold": other.id}), match="postings")
@@ -123,22 +124,97 @@ def test_a_hold_is_resolved_once_in_full_and_only_if_it_exists(town: Any) -> Non
     refuse(town, replace(redeem, id="e" * 32), match="before")
 
 
-def test_refunds_never_exceed_the_redemption(town: Any) -> None:
+ALLOWANCE = Account(AccountKind.MERCHANT, MERCHANT)
+
+
+def test_a_merchant_redeems_what_it_is_allowed_and_a_refund_allows_it_again(town: Any) -> None:
     town.take(town.issue(A, 9))
-    hold = town.take(town.hold(A, 9))
-    redeem = town.take(transfers.redeem(**town.stamp(), hold=hold, merchant=MERCHANT))
+    held = town.take(town.hold(A, 5))
+    redeem = transfers.redeem(**town.stamp(), hold=held, merchant=MERCHANT)
+    refuse(town, redeem, Exhausted)
+    town.take(town.allow(6, MERCHANT))
+    refuse(town, town.allow(-7, MERCHANT), Exhausted)
+    town.take(redeem)
+    refuse(town, town.charge(A, 2, MERCHANT), Exhausted)
+    town.take(town.charge(A, 1, MERCHANT))
+    town.take(town.refund(redeem, 3))
+    town.take(town.charge(A, 2, MERCHANT))
+    town.take(town.allow(-1, MERCHANT))
+    assert town.book.balance(ALLOWANCE, Asset.POINT) == 0
+    assert town.book.redeemed == {MERCHANT: 5}
+
+
+def test_a_charge_spends_the_earliest_live_points(town: Any) -> None:
+    town.take(town.allow(20, MERCHANT))
+    town.take(town.issue(A, 5, bucket=20270331))
+    town.take(town.issue(A, 5, bucket=20270228))
+    known = {"resident": A, "points": 5, "today": day_of(town.at), "merchant": MERCHANT}
+    wrong = transfers.charge(**town.stamp(), wallet={20270331: 5}, **known)
+    refuse(town, wrong, match="20270228")
+    good = town.charge(A, 7, MERCHANT)
+    refuse(town, replace(good, detail={"merchant": "e" * 32}), match="merchant:e")
+    refuse(town, replace(good, at="2027-02-28T16:00:00.000Z"), Insufficient)
+    town.take(good)
+    assert town.book.wallet(A) == {20270331: 3}
+
+
+def test_a_redemption_that_leaves_the_allowance_alone_is_refused(town: Any) -> None:
+    town.take(town.allow(20, MERCHANT))
+    town.take(town.issue(A, 9))
+    hold = town.take(town.hold(A, 5))
+    redeem = transfers.redeem(**town.stamp(), hold=hold, merchant=MERCHANT)
+    charge = town.charge(A, 4, MERCHANT)
+    for entry in (redeem, charge):
+        refuse(town, replace(entry, postings=entry.postings[:-2]), match="merchant:")
+    town.take(redeem)
+    refund = town.refund(redeem, 5)
+    refuse(town, replace(refund, postings=refund.postings[:-2]), match="merchant:")
+
+
+def test_refunds_never_exceed_the_redemption(town: Any) -> None:
+    town.take(town.allow(20, MERCHANT))
+    town.take(town.issue(A, 9))
+    redeem = town.take(town.charge(A, 9, MERCHANT))
     for points in (4, 5):
-        refunded = town.book.refunded.get(redeem.id, {})
-        refund = transfers.refund(**town.stamp(), redeem=redeem, points=points, refunded=refunded)
-        town.take(refund)
+        refund = town.take(town.refund(redeem, points))
     refuse(town, replace(refund, id="e" * 32), Insufficient)
     assert sum(town.book.wallet(A).values()) == 9
 
 
+def test_a_refund_of_expired_points_has_thirty_days_and_no_more(town: Any) -> None:
+    town.take(town.allow(20, MERCHANT))
+    town.take(town.issue(A, 9, bucket=20260131))
+    redeem = town.take(town.charge(A, 9, MERCHANT))
+    early = town.refund(redeem, 4)
+    town.days = 40
+    assert day_of(town.at) == 20260213
+    refuse(town, replace(early, at=town.at), match="20260315")
+    town.take(town.refund(redeem, 4))
+    assert town.book.wallet(A) == {20260315: 4}
+
+
+def test_only_the_refund_of_someone_erased_goes_to_nobody(town: Any) -> None:
+    town.take(town.allow(20, MERCHANT))
+    town.take(town.issue(A, 9, bucket=20270228))
+    redeem = town.take(town.charge(A, 9, MERCHANT))
+    known = {"redeem": redeem, "points": 4, "refunded": 0, "today": day_of(town.at)}
+    gone, alive = (
+        transfers.refund(**town.stamp(), **known, erased=erased) for erased in (True, False)
+    )
+    refuse(town, gone, match="resident:")
+    town.take(transfers.erase_subject(**town.stamp(), resident=A))
+    refuse(town, alive, match="erased")
+    town.take(gone)
+    more = transfers.refund(**town.stamp(), **(known | {"points": 6}), erased=True)
+    refuse(town, more, Insufficient)
+    assert town.book.balance(Account(AccountKind.EXPIRED), Asset.POINT, 20270228) == 4
+    assert town.book.balance(ALLOWANCE, Asset.POINT) == 15
+
+
 def test_an_entry_is_reversed_once_and_spent_points_become_debt_repaid_later(town: Any) -> None:
+    town.take(town.allow(20, MERCHANT))
     issue = town.take(town.issue(A, 9))
-    hold = town.take(town.hold(A, 6))
-    town.take(transfers.redeem(**town.stamp(), hold=hold, merchant=MERCHANT))
+    town.take(town.charge(A, 6, MERCHANT))
     lazy = transfers.reverse(**town.stamp(), entry=issue, wallet={(Asset.CO2E, 2026): 9 * 250_000})
     refuse(town, lazy, match="postings")
     town.take(town.reverse(issue))
@@ -194,10 +270,14 @@ def test_nothing_touches_an_erased_resident_and_nobody_is_erased_twice(town: Any
 
 def test_a_day_is_closed_with_the_sums_of_the_open_accounts(town: Any) -> None:
     town.take(town.issue(A, 5))
+    town.take(town.allow(20, MERCHANT))
+    town.take(town.charge(A, 3, MERCHANT))
     good = town.close()
     assert good.detail["totals"] == {
         "issuance:POINT": -(10**9),
         "reduction:CO2E": -1_250_000,
+        "redeemed:POINT": 3,
+        "settlement:POINT": -17,
     }
     for change in ({"size": 2}, {"totals": {}}, {"totals": {"reduction:CO2E": -1_250_000}}):
         refuse(town, replace(good, detail={**good.detail, **change}))
@@ -239,6 +319,8 @@ class City(RuleBasedStateMachine):
         super().__init__()
         self.town = self.make_town()
         self.open: dict[str, tuple[str, int]] = {}
+        self.allowed = 0  # to the merchant in all, less what was taken back
+        self.spent: dict[str, int] = {}  # redemption -> its points, less those refunded
         self.editions: dict[int, date] = {}  # published in this machine, with their first days
         self.withdrawn: set[int] = set()
 
@@ -271,19 +353,33 @@ class City(RuleBasedStateMachine):
         if self.attempt(lambda: transfers.release(**self.town.stamp(), hold=hold)):
             del self.open[hold.id]
 
+    @rule(points=st.sampled_from([5, 12, 30, -3, -10]))
+    def allow(self, points: int) -> None:
+        if self.attempt(lambda: self.town.allow(points, MERCHANT)):
+            self.allowed += points
+
     @rule(data=st.data())
     def redeem(self, data: st.DataObject) -> None:
         hold = self.past(data, Kind.HOLD)
         known = {**self.town.stamp(), "merchant": MERCHANT}
-        if self.attempt(lambda: transfers.redeem(**known, hold=hold)):
-            del self.open[hold.id]
+        entry = self.attempt(lambda: transfers.redeem(**known, hold=hold))
+        if entry:
+            self.spent[entry.id] = self.open.pop(hold.id)[1]
+
+    @rule(who=PEOPLE, points=st.integers(1, 9))
+    def charge(self, who: str, points: int) -> None:
+        entry = self.attempt(lambda: self.town.charge(who, points, MERCHANT))
+        if entry:
+            self.spent[entry.id] = points
 
     @rule(data=st.data(), points=st.integers(1, 9))
     def refund(self, data: st.DataObject, points: int) -> None:
         redeem = self.past(data, Kind.REDEEM)
-        done = self.town.book.refunded.get(redeem.id, {})
-        known = {**self.town.stamp(), "points": points, "refunded": done}
-        self.attempt(lambda: transfers.refund(**known, redeem=redeem))
+        before = held(self.town.book, AccountKind.RESIDENT, redeem.resident)
+        if self.attempt(lambda: self.town.refund(redeem, points)):
+            self.spent[redeem.id] -= points
+            back = held(self.town.book, AccountKind.RESIDENT, redeem.resident) - before
+            assert back == (0 if redeem.resident in self.town.book.erased else points)
 
     @rule(data=st.data())
     def reverse(self, data: st.DataObject) -> None:
@@ -359,6 +455,16 @@ class City(RuleBasedStateMachine):
         for who in (A, C):
             points = sum(points for owner, points in self.open.values() if owner == who)
             assert held(self.town.book, AccountKind.HELD, who) == points
+
+    @invariant()
+    def what_is_redeemed_was_allowed(self) -> None:
+        spent, book = sum(self.spent.values()), self.town.book
+        assert min(self.spent.values(), default=0) >= 0
+        assert book.redeemed.get(MERCHANT, 0) == spent
+        redeemed = book.balances.get((Account(AccountKind.REDEEMED), Asset.POINT), {})
+        assert sum(redeemed.values()) == spent
+        assert book.balance(ALLOWANCE, Asset.POINT) == self.allowed - spent
+        assert book.balance(Account(AccountKind.SETTLEMENT), Asset.POINT) == spent - self.allowed
 
     @invariant()
     def what_is_owed_is_the_debt(self) -> None:

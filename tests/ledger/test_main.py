@@ -62,6 +62,27 @@ def test_an_audit_says_what_became_of_versions_and_of_administrators_acts(
     assert "administrators' acts 1, each as its record says\n" in said
 
 
+def test_an_audit_says_what_each_merchant_redeemed_and_may_redeem_still(
+    make_town: Callable[..., Any],
+    write_export: Callable[..., Path],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    town = make_town()
+    town.take(town.issue(A, 9))
+    for merchant, allowed, points in (("c" * 32, 20, 6), ("d" * 32, 2, 2)):
+        town.take(town.allow(allowed, merchant))
+        sold = town.take(town.charge(A, points, merchant))
+    town.take(town.refund(sold, 1))
+    town.take(town.allow(5, "e" * 32))
+    assert main([str(write_export([entry.payload() for entry in town.entries]))]) == 0
+    assert (
+        "redeemed             7 points, with merchants:\n"
+        f"  {'c' * 32} 6 points, 14 more allowed\n"
+        f"  {'d' * 32} 1 points, 1 more allowed\n"
+        f"  {'e' * 32} 0 points, 5 more allowed\n"
+    ) in capsys.readouterr().out
+
+
 def test_a_fault_is_one_line_and_exit_code_1(
     export: Path, rules: str, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -1,12 +1,13 @@
+from collections import Counter
 from typing import Any
 
 import pytest
 
 from ledger import transfers
 from ledger.accounts import Asset
-from ledger.entries import Entry
+from ledger.entries import Entry, Kind
 from ledger.errors import Insufficient, LedgerError, Malformed, Refused
-from ledger.transfers import Rule, granted
+from ledger.transfers import Rule, granted, redeemed
 
 A, BUDGET, MERCHANT = "a" * 32, "b" * 32, "c" * 32
 RULE = Rule("travel.bike_shared", 1, "d" * 64)
@@ -104,16 +105,104 @@ def test_nothing_less_than_a_point_can_be_held(points: int) -> None:
         a_hold(points)
 
 
-def test_refunds_give_back_the_latest_points_first_and_never_more_than_was_redeemed() -> None:
-    redeem = transfers.redeem(**STAMP, hold=a_hold(), merchant=MERCHANT)
-    assert redeem.detail == {"hold": STAMP["id"], "merchant": MERCHANT}
-    first = transfers.refund(**STAMP, redeem=redeem, points=12, refunded={})
-    assert lines(first) == [
-        ("redeemed", JULY, -10), ("resident:A", JULY, 10),
-        ("redeemed", JUNE, -2), ("resident:A", JUNE, 2),
+def a_redeem(points: int = 30) -> Entry:
+    return transfers.redeem(**STAMP, hold=a_hold(points), merchant=MERCHANT)
+
+
+def test_a_redemption_uses_up_as_much_of_the_merchants_allowance() -> None:
+    entry = a_redeem()
+    assert entry.detail == {"hold": STAMP["id"], "merchant": MERCHANT}
+    assert lines(entry) == [
+        ("held:A", JUNE, -20), ("redeemed", JUNE, 20),
+        ("held:A", JULY, -10), ("redeemed", JULY, 10),
+        (f"merchant:{MERCHANT}", 0, -30), ("settlement", 0, 30),
     ]  # fmt: skip
+    assert redeemed(entry) == 30
+
+
+def test_a_charge_is_a_hold_and_its_redemption_in_one() -> None:
+    known: dict[str, Any] = {"resident": A, "today": 20261122, "merchant": MERCHANT}
+    known["wallet"] = {JULY: 25, JUNE: 20, 20261121: 9}
+    entry = transfers.charge(**STAMP, points=30, **known)
+    assert (entry.kind, entry.detail) == (Kind.REDEEM, {"merchant": MERCHANT})
+    both = Counter[tuple[str, int]]()
+    for name, bucket, amount in [*lines(a_hold()), *lines(a_redeem())]:
+        both[name, bucket] += amount
+    assert lines(entry) == [(*place, amount) for place, amount in wallet_first(both) if amount]
     with pytest.raises(Insufficient):
-        transfers.refund(**STAMP, redeem=redeem, points=19, refunded={JULY: 10, JUNE: 2})
+        transfers.charge(**STAMP, points=46, **known)
+    for points in (0, -1):
+        with pytest.raises(LedgerError):
+            transfers.charge(**STAMP, points=points, **known)
+
+
+def wallet_first(sums: Counter[tuple[str, int]]) -> list[tuple[tuple[str, int], int]]:
+    """By bucket, the wallet before what it was spent on; the allowance last."""
+    order = ("resident:A", "held:A", "redeemed", f"merchant:{MERCHANT}", "settlement")
+    return sorted(sums.items(), key=lambda one: (one[0][1] or 99999999, order.index(one[0][0])))
+
+
+@pytest.mark.parametrize("points", [50, -50])
+def test_an_allowance_is_given_and_taken_back(points: int) -> None:
+    known = {"merchant": MERCHANT, "reference": "transfer 7"}
+    entry = transfers.fund_merchant(**STAMP, points=points, **known)
+    assert lines(entry) == [("settlement", 0, -points), (f"merchant:{MERCHANT}", 0, points)]
+    with pytest.raises(Malformed):
+        transfers.fund_merchant(**STAMP, points=0, **known)
+
+
+def a_refund(points: int, refunded: int = 0, **more: Any) -> Entry:
+    known: dict[str, Any] = {"redeem": a_redeem(), "today": 20261122} | more
+    return transfers.refund(**STAMP, points=points, refunded=refunded, **known)
+
+
+def allowed(points: int) -> list[tuple[str, int, int]]:
+    return [(f"merchant:{MERCHANT}", 0, points), ("settlement", 0, -points)]
+
+
+def test_refunds_give_back_the_latest_points_first_and_never_more_than_was_redeemed() -> None:
+    first = a_refund(12)
+    assert first.detail == {"redeem": STAMP["id"]}
+    assert lines(first) == [
+        ("redeemed", JULY, -10), ("redeemed", JUNE, -2),
+        ("resident:A", JULY, 10), ("resident:A", JUNE, 2), *allowed(12),
+    ]  # fmt: skip
+    assert redeemed(first) == -12
+    assert lines(a_refund(3, 12)) == [
+        ("redeemed", JUNE, -3), ("resident:A", JUNE, 3), *allowed(3)
+    ]  # fmt: skip
+    with pytest.raises(Insufficient, match="only 18"):
+        a_refund(19, 12)
+    for points in (0, -1):
+        with pytest.raises(LedgerError):
+            a_refund(points)
+    with pytest.raises(Refused, match="hold is not refunded"):
+        a_refund(1, redeem=a_hold())
+
+
+@pytest.mark.parametrize(
+    ("today", "back"),
+    [
+        (JUNE, {JUNE: 20, JULY: 10}),
+        (20270701, {20270731: 30}),  # thirty days on, which is July's own bucket
+        (JULY, {20270830: 20, JULY: 10}),
+        (20270801, {20270831: 30}),
+        (20271231, {20280130: 30}),
+    ],
+)
+def test_what_has_expired_comes_back_for_thirty_days(today: int, back: dict[int, int]) -> None:
+    entry = a_refund(30, today=today)
+    gained = {bucket: n for name, bucket, n in lines(entry) if name == "resident:A"}
+    assert gained == back
+    taken = {bucket: -n for name, bucket, n in lines(entry) if name == "redeemed"}
+    assert taken == {JUNE: 20, JULY: 10}
+
+
+def test_what_was_redeemed_by_someone_erased_since_goes_to_nobody() -> None:
+    assert lines(a_refund(25, today=20280101, erased=True)) == [
+        ("redeemed", JULY, -10), ("redeemed", JUNE, -15),
+        ("expired", JULY, 10), ("expired", JUNE, 15), *allowed(25),
+    ]  # fmt: skip
 
 
 def test_a_reversal_takes_its_own_bucket_then_the_earliest_and_the_rest_is_debt() -> None:
