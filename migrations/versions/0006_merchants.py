@@ -359,6 +359,8 @@ CREATE TABLE webhook_deliveries (
 CREATE INDEX webhook_deliveries_due ON webhook_deliveries (endpoint, next_at)
   WHERE state = 'waiting';
 CREATE INDEX webhook_deliveries_dead ON webhook_deliveries (endpoint) WHERE state = 'dead';
+CREATE INDEX webhook_deliveries_claimed ON webhook_deliveries (endpoint)
+  WHERE claimed_until IS NOT NULL;
 
 CREATE TABLE webhook_attempts (
   event bytea NOT NULL,
