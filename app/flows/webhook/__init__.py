@@ -1,4 +1,4 @@
-"""Webhooks out: what happened to a merchant's points, told to the endpoints it proved to be its own.
+"""Webhooks out: what happened to a merchant's points, told to endpoints that it proved its own.
 
     emit ─────────────▶ event ──spread──▶ delivery: waiting ──▶ delivered
     tell (bill lines) ──▶                            │  ▲
