@@ -78,6 +78,15 @@ class Contract(NamedTuple):
     made_at: datetime
 
 
+class Crossing(NamedTuple):
+    """An allowance that crossed its alert level: `low` if it fell below."""
+
+    merchant: str
+    left: int
+    alert: int
+    low: bool
+
+
 class Till(NamedTuple):
     """A till that is open, in a store that is open."""
 
@@ -210,6 +219,33 @@ def contracts(tx: Connection, id: str) -> list[Contract]:
 def contract(tx: Connection, id: str) -> Contract | None:
     """The terms in force."""
     return next(iter(contracts(tx, id)), None)
+
+
+# 4 is AccountKind.MERCHANT and 2 Asset.POINT.
+_NOTE_LOW = text("""
+UPDATE merchants m SET low_at = CASE WHEN f.low THEN CAST(:now AS timestamptz) END
+FROM (
+  SELECT m.id, coalesce(b.amount, 0) AS left_points, c.alert_points,
+    m.state IN ('approved', 'suspended') AND coalesce(b.amount, 0) < c.alert_points AS low
+  FROM merchants m
+  CROSS JOIN LATERAL (SELECT alert_points FROM contracts c WHERE c.merchant = m.id
+    ORDER BY number DESC LIMIT 1) c
+  LEFT JOIN balances b
+    ON b.account = m.id AND b.account_kind = 4 AND b.asset = 2 AND b.bucket = 0
+) f
+WHERE f.id = m.id AND f.low <> (m.low_at IS NOT NULL)
+RETURNING encode(m.id, 'hex'), f.left_points, f.alert_points, f.low""")
+
+
+def note_low(tx: Connection, now: datetime) -> list[Crossing]:
+    """Note whose allowance fell below the alert level since the last look, or rose above it."""
+    return [Crossing(*row) for row in tx.execute(_NOTE_LOW, {"now": now})]
+
+
+def count_low(tx: Connection) -> int:
+    """How many merchants have an allowance below their alert level, as last noted."""
+    found = tx.execute(text("SELECT count(*) FROM merchants WHERE low_at IS NOT NULL"))
+    return int(found.scalar_one())
 
 
 def find_key(tx: Connection, key_id: str) -> Key | None:
