@@ -31,6 +31,10 @@ WORDINGS: Final = {
         "绑定有争议", "有人申请绑定您名下的{provider}账号。若不是您的，请解除绑定；若是，无需操作。"
     ),
     "report.decided": Wording("申报审核结果", "您申报的「{title}」{result}。{reason}"),
+    "charge.pending": Wording(
+        "待确认的付款", "{merchant}请求支付 {points} 积分，请在一分钟内确认或拒绝。"
+    ),
+    "charge.refunded": Wording("积分已退款", "{merchant}已将 {points} 积分退回您的账户。"),
     "challenge.reached": Wording("挑战已达成", "恭喜！您已达成「{title}」。"),
 }
 """Every kind of message. A parameter of any script is put in as it is."""

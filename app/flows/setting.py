@@ -106,6 +106,12 @@ SETTINGS: Final[dict[str, Setting]] = {
         name_of(name): Setting(rule.default, rule.meaning, rule.fault)
         for name, rule in RULES.items()
     },
+    "confirm_points": Setting(
+        500, "a charge above so many points waits for the resident to confirm", _whole(0, 1_000_000)
+    ),
+    "minor_day_points": Setting(
+        200, "most points a day at tills for who is under fourteen", _whole(0, 1_000_000)
+    ),
     **{
         f"template.{kind}": Setting(
             None, "WeChat's subscription template for messages of this kind", _template(kind)
