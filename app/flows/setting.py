@@ -106,6 +106,9 @@ SETTINGS: Final[dict[str, Setting]] = {
         name_of(name): Setting(rule.default, rule.meaning, rule.fault)
         for name, rule in RULES.items()
     },
+    "order_minutes": Setting(
+        15, "minutes for which an order is held until it is confirmed", _whole(1, 1440)
+    ),
     "confirm_points": Setting(
         500, "a charge above so many points waits for the resident to confirm", _whole(0, 1_000_000)
     ),

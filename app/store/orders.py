@@ -167,5 +167,5 @@ def _order(row: Any) -> Order | None:
 
 
 def _read(row: Any) -> Order:
-    values = [value.hex() if isinstance(value, bytes) else value for value in row[:_WIDTH]]
+    values: list[Any] = [it.hex() if isinstance(it, bytes) else it for it in row[:_WIDTH]]
     return Order(*values)
