@@ -1,0 +1,308 @@
+"""What tills asked for under numbers of their merchant's own: charges, and refunds of them.
+
+A charge's row is what decides: whoever inserts it first has the number, be it a charge or the
+reversal of one that never came. Ids are 32 hex digits. What each charge costs is in the driver's
+own SQL.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from typing import Any, NamedTuple
+
+from sqlalchemy import Connection
+
+from app.store.db import bytea_array, fetch
+from app.store.pay_codes import PayCode
+
+
+class Charge(NamedTuple):
+    """A charge as it stands: pending, succeeded, failed (`code` and `detail` say why) or reversed.
+
+    `digest` is that of the request, None if its reversal came first. `resident` and `device` are
+    None once that person was erased, or if the code was nobody's. `refunded` of its `points` went
+    back. `hold` and `entry` are the ledger's: points set aside, and the redemption.
+    """
+
+    merchant: str
+    number: str
+    id: str
+    digest: bytes | None
+    resident: str | None
+    device: bytes | None
+    store: bytes | None
+    till: bytes | None
+    staff: str | None
+    points: int
+    refunded: int
+    state: str
+    code: str
+    detail: str
+    hold: str | None
+    entry: str | None
+    at: datetime
+    expires_at: datetime | None
+    closed_at: datetime | None
+
+
+class Face(NamedTuple):
+    """A charge as people see it: with its merchant's name and its store's and till's codes."""
+
+    charge: Charge
+    merchant_name: str
+    store_code: str | None
+    till_code: str | None
+
+
+class Scan(NamedTuple):
+    """All that is known when a till sends a charge. `known`: its number was used before. `store`,
+    `till`: the till it names, if it is open. `code`: what the resident shows; that resident is
+    locked. `minor_until`: the day they turn fourteen. `confirm_points`: the setting, if it is
+    set."""
+
+    known: bool
+    store: bytes | None
+    store_code: str | None
+    till: bytes | None
+    merchant_name: str
+    confirm_points: int | None
+    code: PayCode | None
+    minor_until: int | None
+
+
+class Refund(NamedTuple):
+    """A refund asked for under a number of its own; `charge` is the number of what was paid,
+    `entry` the ledger's refund if it succeeded."""
+
+    merchant: str
+    number: str
+    digest: bytes
+    charge: str
+    points: int
+    state: str
+    code: str
+    detail: str
+    staff: str | None
+    reason: str
+    entry: str | None
+    at: datetime
+
+
+class Spending(NamedTuple):
+    """What points were held or redeemed for: at whose till under which number of theirs, or which
+    order of which reward (`title` is None for a charge)."""
+
+    merchant_name: str
+    number: str
+    title: str | None
+
+
+# The lock is taken within: what is read of the code may be older than it. `begin` looks again.
+_SCAN = """
+SELECT EXISTS (SELECT FROM charges c WHERE c.merchant = m.id AND c.number = %s),
+  t.store, t.store_code, t.id, m.name, s.value::integer,
+  p.code, p.resident, p.device, p.voucher, p.expires_at, p.used_at, p.minor_until
+FROM merchants m
+LEFT JOIN (SELECT t.id, t.store, t.merchant, t.code, s.code AS store_code
+           FROM tills t JOIN stores s ON s.id = t.store WHERE t.open AND s.open) t
+  ON t.merchant = m.id AND t.code = %s
+LEFT JOIN settings s ON s.name = 'confirm_points'
+LEFT JOIN LATERAL (
+  SELECT c.code, c.resident, c.device, c.voucher, c.expires_at, c.used_at,
+    to_char(r.minor_until, 'YYYYMMDD')::integer AS minor_until
+  FROM pay_codes c JOIN residents r ON r.id = c.resident AND r.erased_at IS NULL
+  WHERE c.code = %s FOR NO KEY UPDATE OF r) p ON true
+WHERE m.id = %s"""
+_COLUMNS = (
+    "c.merchant, c.number, c.id, c.digest, c.resident, c.device, c.store, c.till, c.staff,"
+    " c.points, c.refunded, c.state, c.code, c.detail, c.hold, c.entry, c.at, c.expires_at,"
+    " c.closed_at"
+)
+_NAMES = ", ".join(Charge._fields)
+_WIDTH = len(Charge._fields)
+_VALUES = ", ".join(["%s"] * _WIDTH)
+_INSERT = f"""
+INSERT INTO charges ({_NAMES}) VALUES ({_VALUES})
+ON CONFLICT (merchant, number) DO NOTHING RETURNING true"""  # noqa: S608 (our own names)
+_BEGIN = f"""
+WITH made AS ({_INSERT}),
+used AS (UPDATE pay_codes SET used_at = %s
+         WHERE code = %s AND used_at IS NULL AND EXISTS (SELECT FROM made) RETURNING true)
+SELECT EXISTS (SELECT FROM made), EXISTS (SELECT FROM used)"""  # noqa: S608
+_FACE = f"""
+SELECT {_COLUMNS}, m.name, s.code, t.code
+FROM charges c JOIN merchants m ON m.id = c.merchant
+LEFT JOIN stores s ON s.id = c.store LEFT JOIN tills t ON t.id = c.till
+"""  # noqa: S608
+_CHANGE = """
+UPDATE charges SET state = %s, points = %s, refunded = %s, code = %s, detail = %s, hold = %s,
+  entry = %s, closed_at = %s WHERE id = %s RETURNING true"""
+_PAGE = f"""{_FACE}
+WHERE c.resident = %s
+  AND (c.state = 'pending', c.at, c.id) < (%s, %s::timestamptz, %s::bytea)
+ORDER BY c.state = 'pending' DESC, c.at DESC, c.id DESC LIMIT %s"""
+_SPENT = """
+SELECT coalesce(sum(points - refunded), 0)::bigint FROM charges
+WHERE resident = %s AND at >= %s AND state IN ('pending', 'succeeded')"""
+_REFUND = f"""
+INSERT INTO refunds ({", ".join(Refund._fields)}) VALUES ({", ".join(["%s"] * len(Refund._fields))})
+ON CONFLICT (merchant, number) DO NOTHING RETURNING true"""  # noqa: S608
+_SPENDINGS = """
+SELECT x.entry, m.name, x.number, x.title FROM (
+  SELECT unnest(ARRAY[hold, entry]) AS entry, merchant, number, NULL AS title
+  FROM charges WHERE resident = %(who)s
+  UNION ALL
+  SELECT unnest(ARRAY[o.hold, o.entry]), o.merchant, encode(o.id, 'hex'), r.title_zh
+  FROM orders o JOIN rewards r ON r.id = o.reward WHERE o.resident = %(who)s
+) x JOIN merchants m ON m.id = x.merchant WHERE x.entry = ANY(%(ids)s::bytea[])"""
+
+
+def scan(tx: Connection, merchant: str, number: str, till: str, code: bytes) -> Scan:
+    """Look up all that a charge needs in one go, and lock the resident whose code this is."""
+    (row,) = fetch(tx, _SCAN, [number, till, code, bytes.fromhex(merchant)])
+    known, store, store_code, at, name, confirm, *shown, minor_until = row
+    found = None
+    if shown[0] is not None:
+        found = PayCode(shown[0], shown[1].hex(), *shown[2:])
+    return Scan(known, store, store_code, at, name, confirm, found, minor_until)
+
+
+def begin(tx: Connection, one: Charge, code: bytes) -> tuple[bool, bool]:
+    """Take a number for a charge and use up the code for it, whose resident the caller has locked.
+    Whether the number was free, and whether the code was: if not the first, nothing was done."""
+    made, used = fetch(tx, _BEGIN, [*_row(one), one.at, code])[0]
+    return made, used
+
+
+def put(tx: Connection, one: Charge) -> bool:
+    """Take a number for a charge that failed, or for the reversal of one that never came; False if
+    it was taken, by a transaction that has ended now."""
+    return bool(fetch(tx, _INSERT, _row(one)))
+
+
+def find(tx: Connection, merchant: str, number: str) -> Face | None:
+    """The charge of this number."""
+    return _face(tx, "WHERE c.merchant = %s AND c.number = %s", [bytes.fromhex(merchant), number])
+
+
+def lock(tx: Connection, merchant: str, number: str) -> Face | None:
+    """The same, and nobody else changes it until `tx` ends. Its resident is locked before."""
+    where = "WHERE c.merchant = %s AND c.number = %s FOR NO KEY UPDATE OF c"
+    return _face(tx, where, [bytes.fromhex(merchant), number])
+
+
+def lock_own(tx: Connection, resident: str, id: str) -> Face | None:
+    """A resident's own charge by its id, locked as by `lock`."""
+    where = "WHERE c.id = %s AND c.resident = %s FOR NO KEY UPDATE OF c"
+    return _face(tx, where, [bytes.fromhex(id), bytes.fromhex(resident)])
+
+
+def change(tx: Connection, one: Charge) -> None:
+    """Keep what became of a charge that is locked."""
+    fetch(
+        tx,
+        _CHANGE,
+        [
+            *(one.state, one.points, one.refunded, one.code, one.detail),
+            *(_bytes(one.hold), _bytes(one.entry), one.closed_at, bytes.fromhex(one.id)),
+        ],
+    )
+
+
+def overdue(tx: Connection, now: datetime, limit: int) -> list[tuple[str, str]]:
+    """Charges that wait for their resident in vain: (merchant, number), the oldest first."""
+    query = (
+        "SELECT merchant, number FROM charges"
+        " WHERE state = 'pending' AND expires_at <= %s ORDER BY expires_at LIMIT %s"
+    )
+    return [(merchant.hex(), number) for merchant, number in fetch(tx, query, [now, limit])]
+
+
+def waiting(tx: Connection, resident: str) -> list[Charge]:
+    """A resident's charges that wait for them; the resident is locked by the caller."""
+    where = "WHERE c.resident = %s AND c.state = 'pending' ORDER BY c.id FOR NO KEY UPDATE OF c"
+    rows = fetch(tx, f"SELECT {_COLUMNS} FROM charges c {where}", [bytes.fromhex(resident)])  # noqa: S608
+    return [_read(row) for row in rows]
+
+
+def of_resident(
+    tx: Connection, resident: str, before: tuple[bool, datetime, bytes], limit: int
+) -> list[Face]:
+    """A resident's charges: those that wait for them, then the newest, from a place (pending, at,
+    id) on."""
+    return [_whole(row) for row in fetch(tx, _PAGE, [bytes.fromhex(resident), *before, limit])]
+
+
+def spent_since(tx: Connection, resident: str, since: datetime) -> int:
+    """Points that a resident's charges took since then and did not give back."""
+    return int(fetch(tx, _SPENT, [bytes.fromhex(resident), since])[0][0])
+
+
+def put_refund(tx: Connection, one: Refund) -> bool:
+    """Take a number for a refund; False if it was taken, by a transaction that has ended now."""
+    values = (bytes.fromhex(one.merchant), *one[1:10], _bytes(one.entry), one.at)
+    return bool(fetch(tx, _REFUND, values))
+
+
+def find_refund(tx: Connection, merchant: str, number: str) -> Refund | None:
+    """The refund of this number."""
+    query = f"SELECT {', '.join(Refund._fields)} FROM refunds WHERE merchant = %s AND number = %s"  # noqa: S608
+    rows = fetch(tx, query, [bytes.fromhex(merchant), number])
+    return _refund(rows[0]) if rows else None
+
+
+def refunded_by_number(tx: Connection, merchant: str, charge: str) -> int:
+    """Points of a charge that went back by refunds, and not by its reversal."""
+    query = (
+        "SELECT coalesce(sum(points), 0)::bigint FROM refunds"
+        " WHERE merchant = %s AND charge = %s AND state = 'succeeded'"
+    )
+    return int(fetch(tx, query, [bytes.fromhex(merchant), charge])[0][0])
+
+
+def spendings(tx: Connection, resident: str, ids: Iterable[str]) -> dict[str, Spending]:
+    """What these holds and redemptions of a resident's were for, of those that tills or the
+    resident's orders asked for."""
+    given = {"who": bytes.fromhex(resident), "ids": bytea_array(map(bytes.fromhex, ids))}
+    rows = fetch(tx, _SPENDINGS, given)
+    return {entry.hex(): Spending(*rest) for entry, *rest in rows}
+
+
+def _face(tx: Connection, where: str, values: Sequence[Any]) -> Face | None:
+    rows = fetch(tx, _FACE + where, values)
+    return _whole(rows[0]) if rows else None
+
+
+def _whole(row: Sequence[Any]) -> Face:
+    return Face(_read(row[:_WIDTH]), *row[_WIDTH:])
+
+
+def _read(row: Sequence[Any]) -> Charge:
+    one = Charge(*row)
+    return one._replace(
+        merchant=row[0].hex(),
+        id=row[2].hex(),
+        resident=_hex(row[4]),
+        hold=_hex(row[14]),
+        entry=_hex(row[15]),
+    )
+
+
+def _row(one: Charge) -> tuple[Any, ...]:
+    return (
+        *(bytes.fromhex(one.merchant), one.number, bytes.fromhex(one.id), one.digest),
+        *(_bytes(one.resident), *one[5:14], _bytes(one.hold), _bytes(one.entry), *one[16:]),
+    )
+
+
+def _refund(row: Sequence[Any]) -> Refund:
+    return Refund(*row)._replace(merchant=row[0].hex(), entry=_hex(row[10]))
+
+
+def _bytes(id: str | None) -> bytes | None:
+    return None if id is None else bytes.fromhex(id)
+
+
+def _hex(id: bytes | None) -> str | None:
+    return None if id is None else id.hex()
