@@ -41,8 +41,9 @@ from app.api import (
     sandbox,
     settings,
 )
+from app.clock import Clock
 from app.config import Config
-from app.wiring import Clock, utc_now, wire
+from app.wiring import wire
 
 MAX_BODY_BYTES = 8 * 1024 * 1024
 
@@ -101,7 +102,7 @@ class _Api(Api):
         """None of its own: app.errors answers for everything."""
 
 
-def create_app(config: Config, clock: Clock = utc_now) -> Flask:
+def create_app(config: Config, clock: Clock | None = None) -> Flask:
     """The WSGI application of these settings. Raises ConfigError."""
     app = Flask(__name__, static_folder="web/static", template_folder="web")
     app.config.update(_settings())

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 
 import redis
 from flask import Flask, current_app
@@ -12,6 +10,8 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 from sqlalchemy import Engine
 
+from app.clock import Clock, city_clock
+from app.clock import utc_now as utc_now
 from app.config import Config, ConfigError
 from app.flows.process import collect_seldom
 from app.store import embedded
@@ -21,8 +21,6 @@ from app.store.db import db
 from app.store.logins import SignOuts
 from app.vault import Vault, open_vault
 from app.wechat import WeChat, connect
-
-Clock = Callable[[], datetime]
 
 _REDIS_TIMEOUT_S = 2
 
@@ -41,11 +39,6 @@ class Wired:
     sign_outs: SignOuts
     wechat: WeChat
     clock: Clock
-
-
-def utc_now() -> datetime:
-    """The clock of every process; tests hand in their own."""
-    return datetime.now(UTC)
 
 
 def with_servers(config: Config) -> Config:
@@ -70,8 +63,11 @@ def open_redis(url: str) -> redis.Redis:
     )
 
 
-def wire(app: Flask, config: Config, clock: Clock = utc_now) -> Wired:
-    """Put the parts together and hang them on the app. Raises ConfigError."""
+def wire(app: Flask, config: Config, clock: Clock | None = None) -> Wired:
+    """Put the parts together and hang them on the app; tests hand in a clock of their own.
+
+    Raises ConfigError.
+    """
     if config.database_url is None or config.redis_url is None:
         raise ConfigError("DATABASE_URL or REDIS_URL is not set; `puhui serve` can start its own")
     app.config["SQLALCHEMY_DATABASE_URI"] = config.database_url
@@ -89,7 +85,7 @@ def wire(app: Flask, config: Config, clock: Clock = utc_now) -> Wired:
         days=Days(),
         sign_outs=SignOuts(),
         wechat=connect(config, shared),
-        clock=clock,
+        clock=clock or city_clock(config),
     )
     app.extensions["puhui"] = parts
     collect_seldom()

@@ -120,8 +120,9 @@ def _other_rate(engine: Engine) -> list[Version]:
 def _live(config: Config, city: SampleCity) -> None:
     """The city's month, half of the people in each of two processes."""
     engine, vault = create_engine(config.database_url or ""), open_vault(config.keys_dir)
-    open_doors(engine, vault, city, DAYS)
-    settle_in(engine, vault, city, city.people())
+    now = datetime.now(UTC)
+    open_doors(engine, vault, city, DAYS, now)
+    settle_in(engine, vault, city, city.people(), now)
     engine.dispose()
     analyze(config)
     context = multiprocessing.get_context("spawn")

@@ -38,6 +38,13 @@ class StatusSchema(ma.Schema):
     oldest_unsealed_s = ma.fields.String()
 
 
+class TimeSchema(ma.Schema):
+    """This city's time: as an instant, and in the seconds since 1970 that signatures bear."""
+
+    now = ma.fields.String(required=True)
+    timestamp = ma.fields.String(required=True)
+
+
 class CodeSchema(ma.Schema):
     """A refusal's code: its HTTP status and its title for people."""
 
@@ -72,6 +79,14 @@ def problem(code: str) -> Response:
         raise Problem("NOT_FOUND", "there is no problem of this code")
     status, title = PROBLEMS[code]
     return answer({"code": code, "status": status, "title": title})
+
+
+@blp.serve("GET", "/api/v1/time", gives=TimeSchema)
+def get_time() -> Response:
+    """服务器时间 · What time it is here: for tills whose clock is off, and where a sandbox's time
+    was moved."""
+    now = wired().clock()
+    return answer({"now": instant(now), "timestamp": str(int(now.timestamp()))})
 
 
 @blp.serve("GET", "/health/live", gives=StatusSchema)

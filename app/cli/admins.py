@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 import sys
-from datetime import UTC, datetime
 from pathlib import Path
 
 import click
 
+from app.cli.clock import now as _now
 from app.cli.operate import parts
 from app.config import Config
 from app.flows import administer
@@ -106,10 +106,6 @@ def _show(made: Setup) -> None:
     click.echo(f"{made.name} has the roles {', '.join(made.roles)}")
     click.echo("put this address into an authenticator now; it is not shown again:")
     click.echo(made.otpauth)
-
-
-def _now() -> datetime:
-    return datetime.now(UTC)
 
 
 COMMANDS = (admin_group, trail_group)

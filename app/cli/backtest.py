@@ -7,7 +7,6 @@ import re
 import signal
 import sys
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from typing import Any, NoReturn
 
 import click
@@ -16,6 +15,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from app.cli.clock import now as _now
 from app.cli.operate import parts
 from app.config import Config
 from app.flows.administer import CLI
@@ -97,10 +97,6 @@ def _end(_number: int, _frame: Any) -> NoReturn:
 def _check(identifier: str) -> None:
     if not re.fullmatch("[0-9a-f]{32}", identifier):
         raise click.UsageError("an id is 32 lower-case hex digits")
-
-
-def _now() -> datetime:
-    return datetime.now(UTC)
 
 
 def _show(one: Backtest) -> None:

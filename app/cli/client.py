@@ -18,6 +18,7 @@ from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from app.auth import Received, sign
+from app.clock import Clock, utc_now
 
 PrivateKey = Ed25519PrivateKey | RSAPrivateKey
 
@@ -63,6 +64,7 @@ class ProviderClient:
         key: PrivateKey | bytes,
         http: httpx.Client | None = None,
         sleep: Callable[[float], None] = time.sleep,
+        clock: Clock = utc_now,
     ) -> None:
         self._url = f"{url.rstrip('/')}/api/v1/batches"
         self._key_id = key_id
@@ -72,7 +74,7 @@ class ProviderClient:
         except httpx.InvalidURL as error:
             raise ProviderError("URL_MALFORMED", f"{url!r}: {error}") from None
         self._http = http or httpx.Client(timeout=TIMEOUT_S, trust_env=not here)
-        self._sleep = sleep
+        self._sleep, self._clock = sleep, clock
 
     def __enter__(self) -> Self:
         return self
@@ -118,7 +120,7 @@ class ProviderClient:
         )
         signed = Received("POST", request.url.raw_path.decode(), body)
         request.headers["Authorization"] = sign(
-            self._key, self._key_id, signed, int(time.time()), token_urlsafe(24)
+            self._key, self._key_id, signed, int(self._clock().timestamp()), token_urlsafe(24)
         )
         return self._http.send(request)
 

@@ -21,6 +21,7 @@ from rich.table import Table
 from sqlalchemy import Engine, create_engine
 
 from app.cli.client import TIMEOUT_S, ProviderError
+from app.cli.clock import now
 from app.cli.local import Server, free_port, prepare, started
 from app.cli.populate import SHORT_AREA, Sent, open_doors, reports, send, settle_in
 from app.cli.sample_city import Person, SampleCity
@@ -29,7 +30,6 @@ from app.config import CITY_ZONE, Config
 from app.flows.export import export_log
 from app.store import people
 from app.vault import Vault, open_vault
-from app.wiring import utc_now
 from ledger import checkpoint
 from scenarios import AREAS, load
 
@@ -76,8 +76,8 @@ def demo(config: Config, residents: int, days: int, seed: int, port: int, no_ser
     console = Console(width=None if sys.stdout.isatty() else 110)
     with _stage(config, console, port) as stage:
         crowd = city.people()
-        open_doors(stage.engine, stage.vault, city, days)
-        joined = settle_in(stage.engine, stage.vault, city, crowd)
+        open_doors(stage.engine, stage.vault, city, days, now())
+        joined = settle_in(stage.engine, stage.vault, city, crowd, now())
         stage.say(f"{residents:,} residents, {joined:,} of them new; seven budgets funded")
         sent = _send(stage, city, crowd, days)
         _wait_until_sealed(stage)
@@ -107,7 +107,7 @@ def _stage(config: Config, console: Console, port: int) -> Iterator[Stage]:
 
 
 def _send(stage: Stage, city: SampleCity, crowd: list[Person], days: int) -> Sent:
-    today = utc_now().astimezone(CITY_ZONE).date()
+    today = now().astimezone(CITY_ZONE).date()
     span = [today - timedelta(days=ago) for ago in range(days, 0, -1)]
     todo = list(reports(city, crowd, span))
     stage.say(f"Sending {span[0]} to {span[-1]} as {len(todo)} signed batches over HTTP")

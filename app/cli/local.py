@@ -23,13 +23,14 @@ import httpx
 from sqlalchemy import create_engine
 
 from app.cli import stand_in
+from app.clock import city_clock
 from app.config import Config, ConfigError
 from app.flows.privacy import publish_notices
 from app.flows.process import end_with_parent
 from app.flows.publish import publish
 from app.store.db import migrate
 from app.vault import create_keys, open_vault
-from app.wiring import utc_now, with_servers
+from app.wiring import with_servers
 from scenarios import load
 
 _START_S = 30
@@ -55,8 +56,9 @@ def prepare(config: Config) -> Config:
         create_keys(part, config.log_origin)
         part.rename(config.keys_dir)  # all of them or none, whenever this is interrupted
     engine = create_engine(config.database_url)
-    publish(engine, open_vault(config.keys_dir), load(), utc_now())
-    publish_notices(engine, utc_now())
+    now = city_clock(config)()
+    publish(engine, open_vault(config.keys_dir), load(), now)
+    publish_notices(engine, now)
     engine.dispose()
     return config
 

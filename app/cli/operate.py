@@ -9,7 +9,6 @@ import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from pathlib import Path
 from secrets import token_hex
 
@@ -27,8 +26,10 @@ from sqlalchemy import Engine, create_engine
 from sqlalchemy.exc import IntegrityError
 
 from app.api.frame import configure_logs
+from app.cli.clock import now as _now
 from app.cli.local import local_config
 from app.cli.runner import Runner
+from app.clock import city_clock
 from app.config import Config, ConfigError
 from app.flows.administer import CLI
 from app.flows.budget import fund_budget
@@ -65,10 +66,6 @@ def parts(config: Config) -> Iterator[tuple[Config, Engine, Vault]]:
         yield ready, engine, open_vault(ready.keys_dir)
     finally:
         engine.dispose()
-
-
-def _now() -> datetime:
-    return datetime.now(UTC)
 
 
 @click.group()
@@ -291,9 +288,10 @@ def worker(config: Config) -> None:
     with parts(config) as (ready, engine, vault):
         sealer = Sealer(engine, vault, ready.head_file)
         line = connect(ready, None)  # sharing its access token would only save a call
-        pusher = Pusher(engine, vault, line, _now) if ready.wechat_app_id else None
+        clock = city_clock(ready)
+        pusher = Pusher(engine, vault, line, clock) if ready.wechat_app_id else None
         rankings = Rankings(engine, vault, open_redis(ready.redis_url)) if ready.redis_url else None
-        Worker(engine, vault, sealer, _now, Runner(ready, engine), pusher, rankings).run()
+        Worker(engine, vault, sealer, clock, Runner(ready, engine), pusher, rankings).run()
 
 
 @click.group("log")

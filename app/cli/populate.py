@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -20,13 +21,13 @@ from app.cli.client import TIMEOUT_S, ProviderClient
 from app.cli.sample_city import PROVIDERS, Person, SampleCity
 from app.cli.tally import Tally
 from app.cli.tryout import provider_key
+from app.clock import city_clock
 from app.config import Config
 from app.flows.budget import fund_budget
 from app.flows.enroll import connect
 from app.flows.join import add_resident
 from app.store import budgets, people, providers
 from app.vault import Vault
-from app.wiring import utc_now
 from scenarios import AREAS
 
 MAX_BATCH: Final = 5000
@@ -65,9 +66,11 @@ class Sent:
             self.fresh += len(report.activities)
 
 
-def settle_in(engine: Engine, vault: Vault, city: SampleCity, crowd: Sequence[Person]) -> int:
+def settle_in(
+    engine: Engine, vault: Vault, city: SampleCity, crowd: Sequence[Person], now: datetime
+) -> int:
     """Join everybody who has not yet, consenting to each provider they use; return how many."""
-    now, joined = utc_now(), 0
+    joined = 0
     bonds = {
         (person.number, provider): vault.subject(provider, city.subject(provider, person.number))
         for person in crowd
@@ -93,12 +96,11 @@ def settle_in(engine: Engine, vault: Vault, city: SampleCity, crowd: Sequence[Pe
     return joined
 
 
-def open_doors(engine: Engine, vault: Vault, city: SampleCity, days: int) -> None:
+def open_doors(engine: Engine, vault: Vault, city: SampleCity, days: int, now: datetime) -> None:
     """Register the providers and fund a budget for each area.
 
     The reference makes the same city's money count once.
     """
-    now = utc_now()
     with engine.begin() as tx:
         for code, name in PROVIDERS.items():
             providers.add(tx, code, name, now)
@@ -127,12 +129,14 @@ def send(
     config: Config, engine: Engine, url: str, todo: Sequence[Report], progress: Progress
 ) -> Sent:
     """Send every report over HTTP, signed by its provider. Raises ProviderError."""
-    start, sent = utc_now(), Sent()
+    clock = city_clock(config)
+    start, sent = clock(), Sent()
+    begin = time.monotonic()
     total = sum(len(one.activities) for one in todo)
     bar = progress.add_task("activities", total=total)
     with httpx.Client(timeout=TIMEOUT_S, trust_env=False) as http:
         clients = {
-            code: ProviderClient(url, *provider_key(config, engine, code), http)
+            code: ProviderClient(url, *provider_key(config, engine, code), http, clock=clock)
             for code in PROVIDERS
         }
         pool = ThreadPoolExecutor(SENDERS)
@@ -143,5 +147,5 @@ def send(
                 progress.advance(bar, len(report.activities))
         finally:
             pool.shutdown(cancel_futures=True)
-    sent.seconds = (utc_now() - start).total_seconds()
+    sent.seconds = time.monotonic() - begin
     return sent

@@ -6,10 +6,11 @@ from collections import deque
 
 import click
 
+from app.cli.clock import now
 from app.cli.operate import parts
 from app.config import Config, ConfigError
 from app.flows.ranking import Rankings
-from app.wiring import open_redis, utc_now
+from app.wiring import open_redis
 
 
 @click.group()
@@ -24,7 +25,7 @@ def rebuild(config: Config) -> None:
     with parts(config) as (ready, engine, vault):
         if ready.redis_url is None:
             raise ConfigError("REDIS_URL is not set")
-        pages = Rankings(engine, vault, open_redis(ready.redis_url)).rebuild(utc_now())
+        pages = Rankings(engine, vault, open_redis(ready.redis_url)).rebuild(now())
         done = deque(pages, maxlen=1)
     click.echo(f"{done[0] if done else 0} residents ranked")
 

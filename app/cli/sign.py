@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import time
 from hashlib import sha256
 from pathlib import Path
 from secrets import token_urlsafe
@@ -14,6 +13,7 @@ import click
 from app.auth import AuthError, Received, canonical_request, parse_signature
 from app.auth import sign as sign_request
 from app.cli.client import ProviderError, read_private_key
+from app.cli.clock import now
 
 _SHOWN = 40  # bytes of the body
 
@@ -42,7 +42,7 @@ def sign(
         raise click.UsageError(
             "URL-PATH is the path and query as sent: it begins with / and is percent-encoded"
         )
-    at = int(time.time()) if timestamp is None else timestamp
+    at = int(now().timestamp()) if timestamp is None else timestamp
     once = nonce or token_urlsafe(24)
     request = Received(method.upper(), path_query, body.read() if body else b"")
     try:

@@ -36,8 +36,8 @@ from cryptography.hazmat.primitives.ciphers.algorithms import AES128
 from cryptography.hazmat.primitives.ciphers.modes import CBC
 from cryptography.hazmat.primitives.padding import PKCS7
 
+from app.clock import city_clock, utc_now
 from app.config import CITY_ZONE, Config
-from app.wiring import utc_now
 
 APP_ID: Final = "wxde40000000000000"
 CODE_LIFE: Final = timedelta(minutes=5)
@@ -370,7 +370,7 @@ def beside(config: Config) -> Iterator[Config]:
     if config.wechat_app_id or not config.sandbox:
         yield config
         return
-    stand_in = StandIn(secret=token_hex(16))
+    stand_in = StandIn(secret=token_hex(16), clock=city_clock(config))
     with standing(stand_in) as server:
         yield replace(
             config,

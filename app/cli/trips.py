@@ -28,6 +28,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemaining
 from sqlalchemy import Engine
 
 from app.cli.client import ProviderClient, ProviderError
+from app.cli.clock import now
 from app.cli.local import started
 from app.cli.mapping import DEFAULT, MappingError, read_mapping
 from app.cli.operate import parts
@@ -35,11 +36,11 @@ from app.cli.ride_file import RideFile, RideFileError, open_rides
 from app.cli.rides import Reader, RowError
 from app.cli.tally import Tally
 from app.cli.tryout import POINTS, fund_if_empty, provider_key
+from app.clock import city_clock
 from app.config import Config
 from app.flows.enroll import enroll
 from app.store.catalogue import Registry
 from app.vault import Vault
-from app.wiring import utc_now
 
 MAX_BATCH = 5000
 _ENROLLED_AT_ONCE = 500
@@ -173,7 +174,7 @@ def _client(config: Config, to: Sender, enrolled: RideFile | None) -> Iterator[P
         else:
             with (
                 started(ready, log=ready.data_dir / "import.log") as server,
-                ProviderClient(server.url, key_id, key) as client,
+                ProviderClient(server.url, key_id, key, clock=city_clock(ready)) as client,
             ):
                 yield client
 
@@ -181,7 +182,7 @@ def _client(config: Config, to: Sender, enrolled: RideFile | None) -> Iterator[P
 def _enroll(engine: Engine, vault: Vault, provider: str, rides: RideFile) -> None:
     registry, riders, total = Registry(), rides.riders(), 0
     while chunk := list(islice(riders, _ENROLLED_AT_ONCE)):
-        enroll(engine, vault, registry, provider, chunk, _DISTRICT, utc_now())
+        enroll(engine, vault, registry, provider, chunk, _DISTRICT, now())
         total += len(chunk)
     click.echo(f"{total:,} riders are residents who consent", err=True)
 

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 from sqlalchemy import Engine
 
+from app.cli.clock import now
 from app.cli.operate import add_provider_key
 from app.config import Config
 from app.flows.budget import fund_budget
 from app.store import budgets, providers
 from app.vault import Vault
-from app.wiring import utc_now
 
 POINTS = 10_000_000
 _REFERENCE = "demo funding"  # counts once, so that a budget that was used up stays so
@@ -24,7 +24,7 @@ def provider_key(config: Config, engine: Engine, code: str) -> tuple[str, bytes]
     folder.mkdir(mode=0o700, exist_ok=True)
     pem, named = folder / f"{code}.pem", folder / f"{code}.key-id"
     with engine.begin() as tx:
-        providers.add(tx, code, f"{code} (tried out)", utc_now())
+        providers.add(tx, code, f"{code} (tried out)", now())
         kept = pem.exists() and named.exists()
         key = providers.find_key(tx, named.read_text()) if kept else None
     if key is None or key.provider != code or key.revoked_at is not None:
@@ -38,5 +38,5 @@ def fund_if_empty(engine: Engine, vault: Vault) -> bool:
     with engine.begin() as tx:
         if budgets.balance(tx, budgets.scopes(tx)[budgets.ANY_SCOPE]) > 0:
             return False
-    fund_budget(engine, vault, budgets.ANY_SCOPE, POINTS, _REFERENCE, utc_now())
+    fund_budget(engine, vault, budgets.ANY_SCOPE, POINTS, _REFERENCE, now())
     return True

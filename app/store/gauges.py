@@ -40,6 +40,12 @@ def backlog(tx: Connection) -> Backlog:
     return Backlog(*row)
 
 
+def newest(tx: Connection) -> bytes | None:
+    """The newest entry's bytes; None if there is none."""
+    statement = "SELECT payload FROM entries ORDER BY arrival DESC LIMIT 1"
+    return tx.execute(text(statement)).scalar()
+
+
 def sealed(tx: Connection) -> tuple[int, datetime | None]:
     """The log's size, and when its last checkpoint was signed (None before the first)."""
     row = tx.execute(

@@ -413,7 +413,7 @@ def test_the_command_line_makes_them_anew(crowd, monkeypatch):
         crowd.join(one)
     city = crowd.city
     monkeypatch.setattr("app.cli.operate.local_config", lambda config: config)
-    monkeypatch.setattr("app.cli.rankings.utc_now", city.clock)
+    monkeypatch.setattr("app.cli.rankings.now", city.clock)
     said = CliRunner().invoke(rebuild, obj=city.config, catch_exceptions=False)
     assert said.output == "10 residents ranked\n"
     crowd.check()
