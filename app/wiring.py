@@ -19,6 +19,7 @@ from app.store.catalogue import Registry
 from app.store.days import Days
 from app.store.db import db
 from app.store.logins import SignOuts
+from app.store.shelf import Shelf
 from app.vault import Vault, open_vault
 from app.wechat import WeChat, connect
 
@@ -28,7 +29,7 @@ _REDIS_TIMEOUT_S = 2
 @dataclass(frozen=True, slots=True)
 class Wired:
     """The parts: settings, database engine, secrets, Redis, the published catalogue, where days
-    lie, who signed out, the line to WeChat, the clock."""
+    lie, who signed out, the rewards on offer, the line to WeChat, the clock."""
 
     config: Config
     engine: Engine
@@ -37,6 +38,7 @@ class Wired:
     registry: Registry
     days: Days
     sign_outs: SignOuts
+    shelf: Shelf
     wechat: WeChat
     clock: Clock
 
@@ -84,6 +86,7 @@ def wire(app: Flask, config: Config, clock: Clock | None = None) -> Wired:
         registry=Registry(),
         days=Days(),
         sign_outs=SignOuts(),
+        shelf=Shelf(),
         wechat=connect(config, shared),
         clock=clock or city_clock(config),
     )

@@ -9,6 +9,7 @@ from typing import Final
 
 from sqlalchemy import Connection, Engine
 
+from app.flows.order.cancel import cancel_all
 from app.store import budgets, entries, farewells, history, people
 from app.store.db import transact
 from app.vault import Vault
@@ -45,6 +46,7 @@ def leave(tx: Connection, vault: Vault, resident: str, now: datetime) -> Entry:
         return found[1]
     if not alive:
         raise Refused("There is no such resident.")
+    cancel_all(tx, vault, resident, now)
     entries.append(tx, list(_releases(tx, vault, resident, now)))
     entry = erase_subject(id=entry_id, at=instant(now), resident=resident)
     entries.append(tx, [*_closing(tx, vault, resident, now), entry])

@@ -28,6 +28,7 @@ from app.flows.fingerprint import oldest_kept
 from app.flows.fraud.watch import Patrol
 from app.flows.login import LIFE
 from app.flows.once import KEPT
+from app.flows.order.timeout import release_due
 from app.flows.push import Pusher
 from app.flows.ranking import Rankings
 from app.flows.remind import Reminders
@@ -99,6 +100,7 @@ class Worker:
         now = self._clock()
         self._also()
         pay_waiting(self._engine, self._vault, self._registry, now)
+        release_due(self._engine, self._vault, now)
         today = now.astimezone(CITY_ZONE).date()
         if self._tidied_on != today:
             with self._engine.begin() as tx:

@@ -39,6 +39,7 @@ SECTIONS: Final = {
     "friends": ":id IN (resident, friend)",
     "friend_codes": "resident = :id",
     "guardian_codes": "resident = :id",
+    "orders": "resident = :id",
     "archives": "resident = :id",
     "farewells": "resident = :id",
 }
