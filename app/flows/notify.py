@@ -31,6 +31,7 @@ WORDINGS: Final = {
         "绑定有争议", "有人申请绑定您名下的{provider}账号。若不是您的，请解除绑定；若是，无需操作。"
     ),
     "report.decided": Wording("申报审核结果", "您申报的「{title}」{result}。{reason}"),
+    "voucher.ending": Wording("卡券即将到期", "您的「{title}」将于 {date} 到期，{unused}"),
     "charge.pending": Wording(
         "待确认的付款", "{merchant}请求支付 {points} 积分，请在一分钟内确认或拒绝。"
     ),

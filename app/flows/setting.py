@@ -115,6 +115,18 @@ SETTINGS: Final[dict[str, Setting]] = {
     "minor_day_points": Setting(
         200, "most points a day at tills for who is under fourteen", _whole(0, 1_000_000)
     ),
+    "offline_minutes": Setting(
+        10, "minutes for which a till without network may take a voucher; 0: never", _whole(0, 120)
+    ),
+    "offline_points": Setting(
+        200, "most points a voucher is worth that is taken without network", _whole(0, 1_000_000)
+    ),
+    "offline_per_till_day": Setting(
+        50, "vouchers that a till takes a day without network, as it is told", _whole(1, 10_000)
+    ),
+    "offline_days": Setting(
+        3, "days in which a till without network reports what it took", _whole(1, 30)
+    ),
     **{
         f"template.{kind}": Setting(
             None, "WeChat's subscription template for messages of this kind", _template(kind)

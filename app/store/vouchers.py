@@ -37,6 +37,7 @@ class Terms(NamedTuple):
     valid_days: int
     unused: str
     store: bytes | None
+    title: str
 
 
 class New(NamedTuple):
@@ -96,7 +97,7 @@ RETURNING digest, sealed""")
 def terms(tx: Connection, reward: str) -> Terms:
     """The terms of a reward that there is."""
     row = tx.execute(
-        text("SELECT codes, valid_days, unused, store FROM rewards WHERE id = :id"),
+        text("SELECT codes, valid_days, unused, store, title_zh FROM rewards WHERE id = :id"),
         {"id": bytes.fromhex(reward)},
     ).one()
     return Terms(*row)
