@@ -7,14 +7,15 @@ any account the order of arrivals is the order of commits and sealing in that or
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterable, Sequence
+from typing import Any, Final
 
 from sqlalchemy import Connection, text
+from sqlalchemy.exc import DBAPIError
 
-from app.store.db import bytea_array, copy_in, int_array
+from app.store.db import bytea_array, copy_in, fetch, int_array, text_array
 from ledger.accounts import AccountKind
-from ledger.entries import Entry, Kind
+from ledger.entries import Entry, Kind, Row
 from ledger.errors import Exhausted, Insufficient
 from ledger.merkle import leaf_hash
 from ledger.plain import Issue
@@ -31,9 +32,16 @@ _POSTING = {
 }
 _OUTBOX = {"arrival": "int8", "leaf_hash": "bytea"}
 
-# Account key -> (kind code, asset code, bucket) -> change. Accounts are many and their buckets few:
-# sorted so, in a third of the time.
-_Changes = dict[bytes, dict[tuple[int, int, int], int]]
+FEW: Final = 32
+"""Entries beyond this many are copied in; up to it, one call of `append_entries` is faster."""
+
+_SHORT = "PH0"  # of append_entries: the account that holds too little is of the kind that follows
+_APPEND = (
+    "SELECT append_entries(%s::bytea[], %s::smallint[], %s::smallint[], %s::integer[],"
+    " %s::bigint[], %s::bytea[], %s::text[], %s::bytea[], %s::bytea[], %s::integer[],"
+    " %s::bigint[], %s::bytea[], %s::integer[], %s::smallint[], %s::smallint[])"
+)
+_Change = tuple[bytes, int, int, int, int]  # account, kind, asset, bucket, amount
 
 _DEBIT = text("""
 UPDATE balances b SET amount = b.amount - d.amount
@@ -53,38 +61,95 @@ _ARRIVALS = text("SELECT nextval('arrivals') FROM generate_series(1, :n)")
 def append(tx: Connection, entries: Sequence[Entry | Issue]) -> list[int]:
     """Write entries, their postings and outbox rows; return their arrival numbers, in order.
 
-    Raises Insufficient if a guarded balance would fall below zero, and IntegrityError (from the
-    unique id) if an entry with the same scope and key was written meanwhile; the caller's
-    transaction is then to be rolled back.
+    Raises Insufficient if a guarded balance would fall below zero (Exhausted, if a merchant's),
+    and IntegrityError (from the unique id) if an entry with the same scope and key was written
+    meanwhile; the caller's transaction is then to be rolled back.
     """
     if not entries:
         return []
-    postings: list[tuple[Any, ...]] = []
-    deltas: _Changes = {}
-    counts: list[int] = []
-    for entry in entries:
-        rows = entry.rows()
+    lines = [entry.rows() for entry in entries]
+    changes = _changes(lines)
+    if len(entries) <= FEW:
+        return _append_few(tx, entries, lines, changes)
+    return _append_many(tx, entries, lines, changes)
+
+
+def _changes(lines: Iterable[Sequence[Row]]) -> list[_Change]:
+    """What becomes of the guarded balances, sorted: (account, kind, asset, bucket, amount)."""
+    deltas: dict[bytes, dict[tuple[int, int, int], int]] = {}
+    for rows in lines:
         for amount, key, bucket, kind, asset in rows:
             if kind < 10:
                 own = deltas.setdefault(key, {})
                 place = kind, asset, bucket
                 own[place] = own.get(place, 0) + amount
-        postings += rows
-        counts.append(len(rows))
-    changes = [
+    # Accounts are many and their buckets few: sorted so, in a third of the time.
+    return [
         (key, *place, amount)
         for key in sorted(deltas)
         for place, amount in sorted(deltas[key].items())
+        if amount
     ]
-    _debit(tx, [(*balance, -amount) for *balance, amount in changes if amount < 0])
-    _move(tx, _CREDIT, [change for change in changes if change[-1] > 0])
+
+
+def _append_few(
+    tx: Connection,
+    entries: Sequence[Entry | Issue],
+    lines: Sequence[Sequence[Row]],
+    changes: Sequence[_Change],
+) -> list[int]:
+    """All in one call. The order of locks is that of `_append_many`: debits first, and of both
+    the merchants' last, for theirs are the rows where most tills meet."""
+    changes = sorted(changes, key=lambda change: (change[4] > 0, change[1] == _MERCHANT))
+    payloads = [entry.payload() for entry in entries]
+    postings = [(n, *row) for n, rows in enumerate(lines, 1) for row in rows]
+    accounts, kinds, assets, buckets, amounts = zip(*changes, strict=True) if changes else [()] * 5
+    numbers, sums, keys, places, roles, units = (
+        zip(*postings, strict=True) if postings else [()] * 6
+    )
+    values = [
+        bytea_array(accounts),
+        *map(int_array, (kinds, assets, buckets, amounts)),
+        bytea_array(bytes.fromhex(entry.id) for entry in entries),
+        text_array(entry.kind for entry in entries),
+        bytea_array(payloads),
+        bytea_array(map(leaf_hash, payloads)),
+        *map(int_array, (numbers, sums)),
+        bytea_array(keys),
+        *map(int_array, (places, roles, units)),
+    ]
+    try:
+        ((arrivals,),) = fetch(tx, _APPEND, values)
+    except DBAPIError as error:
+        short = getattr(error.orig, "sqlstate", None) or ""
+        if short.startswith(_SHORT):
+            raise _insufficient(int(short[3:]) == _MERCHANT) from error
+        raise
+    return list(arrivals)
+
+
+def _append_many(
+    tx: Connection,
+    entries: Sequence[Entry | Issue],
+    lines: Sequence[Sequence[Row]],
+    changes: Sequence[_Change],
+) -> list[int]:
+    """By sets and by COPY, which cost more to begin and less for each row."""
+    for merchants in (False, True):
+        debits = [
+            (*change[:4], -change[4])
+            for change in changes
+            if change[4] < 0 and (change[1] == _MERCHANT) is merchants
+        ]
+        if _move(tx, _DEBIT, debits) != len(debits):
+            raise _insufficient(merchants)
+    _move(tx, _CREDIT, [change for change in changes if change[4] > 0])
     arrivals, payloads = _write(tx, entries)
-    lines = (arrival for arrival, n in zip(arrivals, counts, strict=True) for _ in range(n))
     copy_in(
         tx,
         "postings",
         _POSTING,
-        ((arrival, *posting) for arrival, posting in zip(lines, postings, strict=True)),
+        ((arrival, *row) for arrival, rows in zip(arrivals, lines, strict=True) for row in rows),
     )
     copy_in(
         tx,
@@ -93,6 +158,12 @@ def append(tx: Connection, entries: Sequence[Entry | Issue]) -> list[int]:
         ((a, leaf_hash(payload)) for a, payload in zip(arrivals, payloads, strict=True)),
     )
     return arrivals
+
+
+def _insufficient(merchant: bool) -> Insufficient:
+    if merchant:
+        return Exhausted("The merchant's allowance does not cover what this entry redeems.")
+    return Insufficient("An account does not hold what this entry takes from it.")
 
 
 def write_for_sealer(tx: Connection, entry: Entry) -> tuple[int, bytes]:
@@ -114,14 +185,6 @@ def _write(tx: Connection, entries: Sequence[Entry | Issue]) -> tuple[list[int],
         ),
     )
     return arrivals, payloads
-
-
-def _debit(tx: Connection, debits: Sequence[tuple[Any, ...]]) -> None:
-    for merchants in (False, True):
-        some = [debit for debit in debits if (debit[1] == _MERCHANT) is merchants]
-        if some and _move(tx, _DEBIT, some) != len(some):
-            short = Exhausted if merchants else Insufficient
-            raise short("An account does not hold what this entry takes from it.")
 
 
 def _move(tx: Connection, statement: Any, rows: Sequence[tuple[Any, ...]]) -> int:
