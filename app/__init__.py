@@ -29,6 +29,7 @@ from app.api import (
     ops,
     oversight,
     pages,
+    paying,
     periods,
     providers,
     public,
@@ -40,6 +41,7 @@ from app.api import (
     rights,
     sandbox,
     settings,
+    tills,
 )
 from app.clock import Clock
 from app.config import Config
@@ -140,6 +142,8 @@ def create_app(config: Config, clock: Clock | None = None) -> Flask:
         appeals.blp,
         cases.blp,
         messages.blp,
+        paying.blp,
+        tills.blp,
         public.blp,
         registry.blp,
         log.blp,

@@ -9,6 +9,7 @@ from typing import Final
 
 from sqlalchemy import Connection, Engine
 
+from app.flows.charge.timeout import let_go
 from app.flows.order.cancel import cancel_all
 from app.store import budgets, entries, farewells, history, people
 from app.store.db import transact
@@ -46,6 +47,7 @@ def leave(tx: Connection, vault: Vault, resident: str, now: datetime) -> Entry:
         return found[1]
     if not alive:
         raise Refused("There is no such resident.")
+    let_go(tx, vault, resident, now)
     cancel_all(tx, vault, resident, now)
     entries.append(tx, list(_releases(tx, vault, resident, now)))
     entry = erase_subject(id=entry_id, at=instant(now), resident=resident)

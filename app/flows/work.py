@@ -21,6 +21,7 @@ from app.flows.appeal.overdue import grant_in_time
 from app.flows.archive import make_next
 from app.flows.budget import pay_waiting
 from app.flows.challenge import Watch
+from app.flows.charge.timeout import time_out
 from app.flows.claim import claim_stragglers
 from app.flows.erase import forget_stragglers
 from app.flows.expire import Expiry
@@ -28,6 +29,7 @@ from app.flows.fingerprint import oldest_kept
 from app.flows.fraud.watch import Patrol
 from app.flows.login import LIFE
 from app.flows.once import KEPT
+from app.flows.pay_code import KEPT as CODES_SHOWN
 from app.flows.order.timeout import release_due
 from app.flows.push import Pusher
 from app.flows.ranking import Rankings
@@ -35,7 +37,7 @@ from app.flows.remind import Reminders
 from app.flows.report import PICTURES_KEPT
 from app.flows.seal import LIMIT, Sealer, SecondHistoryError
 from app.flows.sign_in import CODES_KEPT, ENDED_KEPT
-from app.store import acts, admins, answers, logins, providers, reports
+from app.store import acts, admins, answers, logins, pay_codes, providers, reports
 from app.store.catalogue import Registry
 from app.vault import Vault
 
@@ -100,6 +102,7 @@ class Worker:
         now = self._clock()
         self._also()
         pay_waiting(self._engine, self._vault, self._registry, now)
+        time_out(self._engine, self._vault, now)
         release_due(self._engine, self._vault, now)
         today = now.astimezone(CITY_ZONE).date()
         if self._tidied_on != today:
@@ -119,6 +122,7 @@ class Worker:
             forget_stragglers(self._engine, now)
             with self._engine.begin() as tx:
                 logins.sweep(tx, now - CODES_KEPT, now - ENDED_KEPT)
+                pay_codes.sweep(tx, now - CODES_SHOWN)
             self._swept_at = now
         if self._followed_at is None or now - self._followed_at >= _FOLLOW:
             self._followed_at = None if self._follow(now) else now

@@ -40,6 +40,8 @@ SECTIONS: Final = {
     "friend_codes": "resident = :id",
     "guardian_codes": "resident = :id",
     "orders": "resident = :id",
+    "charges": "resident = :id",
+    "refunds": "(merchant, charge) IN (SELECT merchant, number FROM charges WHERE resident = :id)",
     "archives": "resident = :id",
     "farewells": "resident = :id",
 }
@@ -47,6 +49,7 @@ SECTIONS: Final = {
 
 NO_SECTION: Final = {
     "answers": "sealed copies of answers, for a month, of what the other tables hold",
+    "pay_codes": "keyed hashes of codes that lived for a minute",
     "openings": "they come with their entries",
     "postings": "they come with their entries",
 }
