@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from itertools import count
 from secrets import token_bytes, token_urlsafe
 from typing import Any
@@ -21,8 +22,15 @@ from app import create_app
 from app.auth import Received, sign
 from app.flows.enroll import enroll
 from app.flows.login import hash_token
+from app.flows.partner.apply import Application, apply
+from app.flows.partner.contract import agree
+from app.flows.partner.decide import decide
+from app.flows.partner.fund import pay_in
+from app.flows.partner.keys import add_key
+from app.flows.partner.stores import put_store, put_till
+from app.flows.public_key import PublicKey, key_id
 from app.flows.tokens import issue_access_token
-from app.store import admins, providers
+from app.store import admins, merchants, providers
 
 _SPKI = PublicFormat.SubjectPublicKeyInfo
 
@@ -187,3 +195,85 @@ def desk(client, city) -> Callable[..., Desk]:
         return Desk(client, who, token)
 
     return seat
+
+
+@dataclass
+class Shop(Provider):
+    """Sends signed requests as a merchant does: shop.send("POST", "charges", {...}).
+
+    `id` is its account; it has a store `s1` with tills `t1` and `t2`.
+    """
+
+    code: str = "noodles"
+    id: str = ""
+
+    def send(self, method: str, path: str, document: Any = None, **changes: Any) -> TestResponse:
+        return super().send(method, f"/api/v1/merchant/{path}", document, **changes)
+
+    def get(self, path: str) -> TestResponse:
+        return self.send("GET", path)
+
+    def post(self, path: str, document: Any = None, **changes: Any) -> TestResponse:
+        return self.send("POST", path, document, **changes)
+
+    def put(self, path: str, document: Any = None, **changes: Any) -> TestResponse:
+        return self.send("PUT", path, document, **changes)
+
+    def left(self) -> int:
+        """Its allowance."""
+        with self.city.engine.connect() as tx:
+            return merchants.allowance(tx, self.id)
+
+    def key_of(self, till: str | None) -> Shop:
+        """The same merchant signing by a new key, of a till's own if one is named."""
+        key = Ed25519PrivateKey.generate()
+        public = PublicKey("ed25519", key.public_key().public_bytes(Encoding.DER, _SPKI))
+        with self.city.engine.begin() as tx:
+            key_id = add_key(tx, self.code, till, public, self.city.clock())
+        return replace(self, key=key, key_id=key_id)
+
+
+LICENCE = "91140400MA0GXXXX3R"
+TERMS = merchants.Contract(0, "city", "prepaid", 100, 0, 1000, "terms 1", datetime.now(UTC))
+
+
+@pytest.fixture
+def open_shop(client, city) -> Callable[..., Shop]:
+    """Opens a merchant: open_shop("tea", points=500), postpaid with this limit unless
+    prepaid=True; approved=False leaves it applied."""
+
+    def make(
+        code: str = "noodles",
+        *,
+        points: int = 100_000,
+        prepaid: bool = False,
+        approved: bool = True,
+    ) -> Shop:
+        made, now = Shop(client, city, code=code), city.clock()
+        public = PublicKey("ed25519", made.key.public_key().public_bytes(Encoding.DER, _SPKI))
+        said = Application(
+            code, f"{code} 面馆", LICENCE, {"person": "王某", "phone": "13900000000"}
+        )
+        credit = {"mode": "prepaid"} if prepaid else {"mode": "postpaid", "limit_points": points}
+        with city.engine.begin() as tx:
+            made.id = apply(tx, city.vault, said, public, now).id
+            made.key_id = key_id(code, public.der)
+            place = {"name": "一店", "district": "140403", "address": "英雄路1号", "open": True}
+            put_store(tx, made.id, "s1", place)
+            for till in ("t1", "t2"):
+                put_till(tx, made.id, till, "s1", is_open=True)
+            agree(tx, city.vault, "olga", code, None, TERMS._replace(**credit), now)
+            if approved:
+                decide(tx, city.vault, "olga", code, None, "approve", "in order", now)
+            if prepaid and points:
+                pay_in(tx, city.vault, "olga", code, points, "first payment", now)
+        return made
+
+    return make
+
+
+@pytest.fixture
+def shop(open_shop) -> Shop:
+    """An approved merchant `noodles` that may redeem 100,000 points on a postpaid contract, at 100
+    fen for 100 points."""
+    return open_shop()
