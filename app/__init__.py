@@ -16,6 +16,7 @@ from app.api import (
     appeals,
     backtests,
     belonging,
+    bills,
     bindings,
     cases,
     challenges,
@@ -44,6 +45,7 @@ from app.api import (
     rights,
     sandbox,
     settings,
+    settlement,
     tills,
 )
 from app.clock import Clock
@@ -150,6 +152,8 @@ def create_app(config: Config, clock: Clock | None = None) -> Flask:
         merchant.blp,
         partners.blp,
         places.blp,
+        bills.blp,
+        settlement.blp,
         public.blp,
         registry.blp,
         log.blp,

@@ -200,6 +200,9 @@ PROBLEMS: dict[str, tuple[int, str]] = {
     "CODES_REFUSED": (422, "券码文件不符合要求"),
     "ORDER_RELEASED": (409, "订单已取消或超时，积分已退回"),
     "ORDER_CONFIRMED": (409, "订单已确认，不能取消"),
+    "BILL_UNKNOWN": (404, "没有这一天的账单"),
+    "BILL_NOT_CLOSED": (409, "当天账单尚未生成"),
+    "BILL_PAID": (409, "该账单已登记付款"),
     # a resident's rights
     "ARCHIVE_NOT_READY": (409, "数据副本尚未生成，请稍后再试"),
     "ERASURE_CODE_INVALID": (409, "注销确认码不正确或已过期"),

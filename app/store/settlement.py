@@ -157,6 +157,20 @@ def pay(tx: Connection, merchant: str, day: int, reference: str, now: datetime) 
     return tx.execute(statement, given).rowcount == 1
 
 
+_CREDIT = text("""
+SELECT coalesce(sum(l.points), 0)::bigint FROM bill_lines l JOIN (
+  SELECT mode, made_at, lead(made_at, 1, 'infinity') OVER (ORDER BY number) AS until
+  FROM contracts WHERE merchant = :merchant) c ON l.at >= c.made_at AND l.at < c.until
+WHERE l.merchant = :merchant AND l.day = :day AND c.mode = 'postpaid'""")
+
+
+def on_credit(tx: Connection, merchant: str, day: int) -> int:
+    """The points of a merchant's day that were redeemed on credit, less those given back: of the
+    lines under postpaid terms, if these changed within the day."""
+    given = {"merchant": bytes.fromhex(merchant), "day": day}
+    return int(tx.execute(_CREDIT, given).scalar_one())
+
+
 class StoreMonth(NamedTuple):
     """What one store's part of a merchant's bills comes to; `store` is a code, or "" for what was
     redeemed at no store, such as orders in the mini-program."""

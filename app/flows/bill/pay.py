@@ -1,4 +1,4 @@
-"""Pay: note that a bill was settled, once; a postpaid merchant may then redeem as much again."""
+"""Pay: note that a bill was settled, once; what was on credit may then be redeemed again."""
 
 from __future__ import annotations
 
@@ -7,13 +7,11 @@ from datetime import datetime
 from sqlalchemy import Connection
 
 from app.flows.bill.close import date_of
+from app.flows.partner.fund import grant
 from app.flows.trail import act
-from app.store import entries, merchants, settlement
+from app.store import merchants, settlement
 from app.store.settlement import Bill
 from app.vault import Vault
-from ledger.entries import instant
-from ledger.errors import Insufficient
-from ledger.transfers import fund_merchant
 
 
 class BillError(Exception):
@@ -29,46 +27,30 @@ def pay(
 ) -> Bill:
     """Note that a merchant's bill of a day was settled by a payment of this reference; the bill.
 
-    By a postpaid contract its points are granted again as allowance, or taken back if more was
+    Its points under a postpaid contract are granted again as allowance, or taken back if more was
     refunded than redeemed; a closed merchant has none. The same reference again changes nothing.
-    Raises BillError BILL_UNKNOWN, BILL_PAID, ALLOWANCE_EXHAUSTED.
+    Raises BillError BILL_UNKNOWN, BILL_PAID, ALLOWANCE_IN_USE.
     """
     merchant = merchants.lock(tx, code)
     bill = settlement.find(tx, merchant.id, day) if merchant else None
     if merchant is None or bill is None:
         raise BillError("BILL_UNKNOWN", f"{code} has no bill of {date_of(day)}")
-    if bill.reference == reference:
-        return bill
-    if bill.reference is not None:
+    if bill.reference not in (None, reference):
         raise BillError("BILL_PAID", f"this bill was settled before, by {bill.reference}")
+    detail = {"date": date_of(day).isoformat(), "reference": reference}
+    if bill.reference == reference:
+        act(tx, who, "bill.paid_before", code, detail, now)
+        return bill
     settlement.pay(tx, merchant.id, day, reference, now)
-    granted = bill.points if bill.terms.mode == "postpaid" and merchant.state != "closed" else 0
-    if granted:
-        _grant(tx, vault, bill, granted, reference, now)
-    detail = {
-        "date": date_of(day).isoformat(),
-        "granted_points": str(granted),
-        "reference": reference,
-    }
+    points = 0 if merchant.state == "closed" else settlement.on_credit(tx, merchant.id, day)
+    if points < 0 and (left := merchants.lock_allowance(tx, merchant.id)) < -points:
+        raise BillError(
+            "ALLOWANCE_IN_USE",
+            f"more was refunded than redeemed: {-points} points are to be taken back and {left} are"
+            f" left; settle other bills of {code} first",
+        )
+    if points:
+        granted = grant(tx, vault, merchant.id, points, f"bill {date_of(day)}", now)[0]
+        detail |= {"entry_id": granted.id, "points": str(points)}
     act(tx, who, "bill.paid", code, detail, now)
     return bill._replace(reference=reference, paid_at=now)
-
-
-def _grant(
-    tx: Connection, vault: Vault, bill: Bill, points: int, reference: str, now: datetime
-) -> None:
-    entry = fund_merchant(
-        id=vault.entry_id("bill.paid", f"{bill.merchant}\0{bill.day}"),
-        at=instant(now),
-        merchant=bill.merchant,
-        points=points,
-        reference=reference,
-    )
-    try:
-        entries.append(tx, [entry])
-    except Insufficient:
-        detail = (
-            f"more was refunded than redeemed, and {bill.code} has less than {-points} points of"
-            " allowance left to take back; settle its other bills first"
-        )
-        raise BillError("ALLOWANCE_EXHAUSTED", detail) from None
