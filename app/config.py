@@ -42,6 +42,7 @@ class Config:
     proxies of ours stand in front: that many X-Forwarded-For values are believed, from the right.
     `notice_days` is how many whole days lie between publishing a scenario version and its first.
     `wechat_app_id` and `wechat_secret` are the mini-program's; without them nobody can log in.
+    `webhook_loopback` lets a sandbox's webhooks go to this machine, over http too.
     """
 
     mode: Mode
@@ -57,6 +58,7 @@ class Config:
     wechat_base: str = WECHAT_BASE
     wechat_app_id: str = ""
     wechat_secret: str = field(default="", repr=False)
+    webhook_loopback: bool = False
 
     @property
     def sandbox(self) -> bool:
@@ -98,7 +100,18 @@ def read_config(environ: Mapping[str, str]) -> Config:
         wechat_base=environ.get("WECHAT_API_BASE", WECHAT_BASE).rstrip("/"),
         wechat_app_id=environ.get("WECHAT_APP_ID", ""),
         wechat_secret=environ.get("WECHAT_APP_SECRET", ""),
+        webhook_loopback=_loopback(environ, mode),
     )
+
+
+def _loopback(environ: Mapping[str, str], mode: Mode) -> bool:
+    if environ.get("PUHUI_WEBHOOK_LOOPBACK", "") in ("", "0"):
+        return False
+    if mode is Mode.PRODUCTION:
+        raise ConfigError(
+            "PUHUI_WEBHOOK_LOOPBACK is set; production sends webhooks to public addresses only"
+        )
+    return True
 
 
 def _number(environ: Mapping[str, str], name: str, default: int, most: int, what: str) -> int:

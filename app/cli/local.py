@@ -79,6 +79,7 @@ def environment(config: Config) -> dict[str, str]:
         "DATABASE_URL": config.database_url,
         "DATABASE_OWNER_URL": config.owner_url,
         "REDIS_URL": config.redis_url,
+        "PUHUI_WEBHOOK_LOOPBACK": "1" if config.webhook_loopback else "0",
     }
     return os.environ | {name: value for name, value in given.items() if value}
 

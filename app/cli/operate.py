@@ -43,6 +43,7 @@ from app.flows.ranking import Rankings
 from app.flows.rotate import rotate_log_key
 from app.flows.seal import Sealer
 from app.flows.trail import act
+from app.flows.webhook.deliver import Courier
 from app.flows.work import Worker
 from app.store import budgets, gauges, providers
 from app.store.db import migrate as run_migrations
@@ -291,7 +292,9 @@ def worker(config: Config) -> None:
         clock = city_clock(ready)
         pusher = Pusher(engine, vault, line, clock) if ready.wechat_app_id else None
         rankings = Rankings(engine, vault, open_redis(ready.redis_url)) if ready.redis_url else None
-        Worker(engine, vault, sealer, clock, Runner(ready, engine), pusher, rankings).run()
+        courier = Courier(engine, vault, clock, loopback=ready.webhook_loopback)
+        beside = [one.run for one in (pusher, courier) if one is not None]
+        Worker(engine, vault, sealer, clock, Runner(ready, engine), beside, rankings).run()
 
 
 @click.group("log")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import date, datetime, timedelta
 
 import structlog
@@ -29,9 +29,9 @@ from app.flows.fingerprint import oldest_kept
 from app.flows.fraud.watch import Patrol
 from app.flows.login import LIFE
 from app.flows.once import KEPT
+from app.flows.partner.alert import tell_low
 from app.flows.order.timeout import release_due
 from app.flows.pay_code import KEPT as CODES_SHOWN
-from app.flows.push import Pusher
 from app.flows.ranking import Rankings
 from app.flows.remind import Reminders
 from app.flows.report import PICTURES_KEPT
@@ -60,18 +60,18 @@ class Worker:
         sealer: Sealer,
         clock: Callable[[], datetime],
         also: Callable[[], None] = lambda: None,
-        pusher: Pusher | None = None,
+        beside: Sequence[Callable[[threading.Event], None]] = (),
         rankings: Rankings | None = None,
     ) -> None:
         """`also` is called once a round: a quick look at whether something else is to be done.
-        `pusher` sends beside the rounds, so that none waits for another's server."""
+        What sends to other servers runs `beside` the rounds, so that none waits for them."""
         self._engine, self._vault, self._sealer, self._clock = engine, vault, sealer, clock
         self._also, self._registry = also, Registry()
         self._stop = threading.Event()
         self._tidied_on: date | None = None
         self._swept_at: datetime | None = None
         self._heard_at: datetime | None = None
-        self._pusher = pusher
+        self._beside = beside
         self._watch, self._rankings = Watch(engine, vault), rankings
         self._patrol = Patrol(engine)
         self._daily = (Expiry(engine, vault), Reminders(engine, vault))
@@ -82,8 +82,8 @@ class Worker:
         the process, since no waiting mends it."""
         for name in (signal.SIGTERM, signal.SIGINT):
             signal.signal(name, lambda *_: self._stop.set())
-        if self._pusher is not None:
-            threading.Thread(target=self._pusher.run, args=(self._stop,), daemon=True).start()
+        for run in self._beside:
+            threading.Thread(target=run, args=(self._stop,), daemon=True).start()
         while not self._stop.is_set():
             try:
                 sealed = self.step()
@@ -119,6 +119,7 @@ class Worker:
             self._heard_at = now
         if self._swept_at is None or now - self._swept_at >= _SWEEP:
             claim_stragglers(self._engine, self._vault, self._registry, now)
+            tell_low(self._engine, self._vault, now)
             forget_stragglers(self._engine, now)
             with self._engine.begin() as tx:
                 logins.sweep(tx, now - CODES_KEPT, now - ENDED_KEPT)

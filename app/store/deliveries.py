@@ -150,6 +150,19 @@ def finish(tx: Connection, made: Claim, state: str, next_at: datetime, what: Att
     return ours == 1
 
 
+def waits(tx: Connection, endpoint: str) -> bool:
+    """Whether anything waits for an endpoint."""
+    return bool(
+        tx.execute(
+            text(
+                "SELECT EXISTS (SELECT FROM webhook_deliveries"
+                " WHERE endpoint = :endpoint AND state = 'waiting')"
+            ),
+            {"endpoint": bytes.fromhex(endpoint)},
+        ).scalar_one()
+    )
+
+
 def drop_waiting(tx: Connection, endpoint: str) -> None:
     """Whatever waits for a (locked) endpoint is dead."""
     tx.execute(

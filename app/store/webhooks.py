@@ -145,6 +145,12 @@ def of_merchant(tx: Connection, merchant: str) -> list[Endpoint]:
     return [Endpoint(*row) for row in tx.execute(text(query), {"m": bytes.fromhex(merchant)})]
 
 
+def find(tx: Connection, endpoint: str) -> Endpoint:
+    """The endpoint of this id, which a delivery names."""
+    query = f"SELECT {_COLUMNS} FROM webhook_endpoints WHERE id = :id"  # noqa: S608
+    return Endpoint(*tx.execute(text(query), {"id": bytes.fromhex(endpoint)}).one())
+
+
 def lock(tx: Connection, merchant: str, endpoint: str) -> Endpoint | None:
     """A merchant's endpoint, which nobody else changes or sends to until `tx` ends."""
     row = tx.execute(
