@@ -47,6 +47,7 @@ from app.api import (
     settings,
     settlement,
     tills,
+    webhooks,
 )
 from app.clock import Clock
 from app.config import Config
@@ -157,6 +158,7 @@ def create_app(config: Config, clock: Clock | None = None) -> Flask:
         public.blp,
         registry.blp,
         log.blp,
+        webhooks.blp,
         ops.blp,
     ]
     for blueprint in audiences + ([sandbox.blp] if config.sandbox else []):

@@ -203,6 +203,12 @@ PROBLEMS: dict[str, tuple[int, str]] = {
     "BILL_UNKNOWN": (404, "没有这一天的账单"),
     "BILL_NOT_CLOSED": (409, "当天账单尚未生成"),
     "BILL_PAID": (409, "该账单已登记付款"),
+    # where merchants are told what happened
+    "WEBHOOK_URL_REFUSED": (422, "通知地址不符合要求"),
+    "WEBHOOK_UNKNOWN": (404, "没有这个通知地址"),
+    "WEBHOOK_STATE": (409, "通知地址当前状态不允许此操作"),
+    "WEBHOOKS_FULL": (409, "通知地址数量已达上限"),
+    "EVENT_UNKNOWN": (404, "没有这个事件"),
     # a resident's rights
     "ARCHIVE_NOT_READY": (409, "数据副本尚未生成，请稍后再试"),
     "ERASURE_CODE_INVALID": (409, "注销确认码不正确或已过期"),
