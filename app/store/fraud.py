@@ -25,17 +25,18 @@ class Seen(NamedTuple):
     day_count: int
     day_points: int
     day_residents: int
+    day_devices: int
     staff: bool
     salt: bytes
 
 
 _SEEN = """
 WITH spent AS (
-  (SELECT at, points - refunded AS points FROM charges
+  (SELECT at, points - refunded AS points, device FROM charges
     WHERE resident = %(resident)s AND at >= %(since)s AND state <> 'failed'
     ORDER BY at DESC LIMIT %(counted)s)
   UNION ALL
-  (SELECT placed_at, points FROM orders
+  (SELECT placed_at, points, NULL FROM orders
     WHERE resident = %(resident)s AND placed_at >= %(since)s AND state <> 'released'
     ORDER BY placed_at DESC LIMIT %(counted)s)
 )
@@ -47,6 +48,7 @@ SELECT
   (SELECT count(DISTINCT one.resident) FROM (SELECT resident FROM charges
     WHERE device = %(device)s AND at >= %(day)s AND resident <> %(resident)s
     ORDER BY at DESC LIMIT %(counted)s) one),
+  count(DISTINCT device) FILTER (WHERE at >= %(day)s AND device <> %(device)s),
   EXISTS (SELECT FROM staff
     WHERE staff.resident = %(resident)s AND merchant = %(merchant)s AND active),
   (SELECT wrapped_key FROM residents WHERE id = %(resident)s)
@@ -61,8 +63,8 @@ def seen(
     day: datetime,
     hour: datetime,
 ) -> Seen:
-    """What a resident has spent since `day` and since `hour` began, and who else the device was
-    seen with."""
+    """What a resident has spent since `day` and since `hour`, who else the device was seen with
+    and with which others the resident was."""
     given: dict[str, Any] = {
         "resident": bytes.fromhex(resident),
         "merchant": bytes.fromhex(merchant),

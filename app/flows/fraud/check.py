@@ -17,6 +17,13 @@ from app.flows.fraud.rules import RULES, name_of
 from app.store import cases, fraud
 
 _HOUR: Final = timedelta(hours=1)
+_SAYS: Final = {
+    "hour_count": "a resident may make at most {} charges and orders in an hour; try again later",
+    "day_count": "a resident may make at most {} charges and orders in a day; try tomorrow",
+    "day_points": "a resident may spend at most {} points in a day; try less, or tomorrow",
+    "day_residents": "a device may show codes of at most {} residents in a day; try tomorrow",
+    "day_devices": "a resident may show codes on at most {} devices in a day; try tomorrow",
+}
 
 
 class Attempt(NamedTuple):
@@ -76,23 +83,19 @@ def check(tx: Connection, attempt: Attempt, now: datetime) -> Verdict | None:
 def _broken(attempt: Attempt, seen: fraud.Seen) -> Iterator[_Broken]:
     """Each rule that is broken, once, with the first of its limits that is."""
     totals = {
-        "hour_count": (seen.hour_count + 1, "charges and orders within an hour"),
-        "day_count": (seen.day_count + 1, "charges and orders in a day"),
-        "day_points": (seen.day_points + attempt.points, "points in a day"),
+        ("resident", "hour_count"): seen.hour_count + 1,
+        ("resident", "day_count"): seen.day_count + 1,
+        ("resident", "day_points"): seen.day_points + attempt.points,
     }
-    limits = _value(seen, "resident")
-    for name, (total, what) in totals.items():
-        if total > limits[name]:
-            detail = f"this resident may make at most {limits[name]} {what}; try again later"
-            if name == "day_points":
-                detail = f"this resident may spend at most {limits[name]} {what}; try tomorrow"
-            yield _Broken("resident", name, total, Verdict("VELOCITY_LIMIT", detail))
-            break
-    most = _value(seen, "device")["day_residents"]
-    if seen.day_residents + 1 > most:
-        detail = f"this device has shown codes of {most} other residents today; try tomorrow"
-        verdict = Verdict("VELOCITY_LIMIT", detail)
-        yield _Broken("device", "day_residents", seen.day_residents + 1, verdict)
+    if attempt.device is not None:
+        totals["device", "day_residents"] = seen.day_residents + 1
+        totals["device", "day_devices"] = seen.day_devices + 1
+    broken = set()
+    for (rule, limit), total in totals.items():
+        most = _value(seen, rule)[limit]
+        if total > most and rule not in broken:
+            broken.add(rule)
+            yield _Broken(rule, limit, total, Verdict("VELOCITY_LIMIT", _SAYS[limit].format(most)))
     if seen.staff:
         detail = "this resident works for this merchant and cannot redeem points here"
         yield _Broken("staff", "staff", 1, Verdict("OWN_STAFF", detail))

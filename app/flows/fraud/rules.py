@@ -50,9 +50,9 @@ RULES: Final[dict[str, Rule]] = {
         },
     ),
     "device": Rule(
-        "residents whose codes one device shows in a day",
+        "residents whose codes one device (a sign-in) shows in a day, and devices that show one's",
         IN_THE_WAY,
-        {"day_residents": (3, 1, 100)},
+        {"day_residents": (3, 1, 100), "day_devices": (4, 1, 100)},
     ),
     "staff": Rule("residents who spend at a merchant that they work for", IN_THE_WAY, {}),
     "till": Rule("charges at one till in a minute", AFTERWARDS, {"minute_count": (30, 1, 10_000)}),
