@@ -13,7 +13,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from app.api.wire import Blueprint, answer, instant
 from app.errors import PROBLEMS, Problem
-from app.store import appeals, gauges
+from app.store import appeals, gauges, merchants
 from app.store.db import schema_is_current
 from app.wiring import wired
 from ledger.entries import Entry
@@ -124,6 +124,7 @@ def metrics() -> Response:
             _gauge(moment, name).set(int(value))
         figures = gauges.budgets(tx)
         _gauge(moment, "appeals_overdue").set(appeals.overdue(tx, here.clock()))
+        _gauge(moment, "merchants_low").set(merchants.count_low(tx))
     left = _gauge(moment, "budget_left_points", "scope")
     waiting = _gauge(moment, "budget_waiting_points", "scope")
     for budget in figures:

@@ -29,8 +29,8 @@ from app.flows.fingerprint import oldest_kept
 from app.flows.fraud.watch import Patrol
 from app.flows.login import LIFE
 from app.flows.once import KEPT
-from app.flows.partner.alert import tell_low
 from app.flows.order.timeout import release_due
+from app.flows.partner.alert import tell_low
 from app.flows.pay_code import KEPT as CODES_SHOWN
 from app.flows.ranking import Rankings
 from app.flows.remind import Reminders

@@ -39,6 +39,7 @@ SECTIONS: Final = {
     "friends": ":id IN (resident, friend)",
     "friend_codes": "resident = :id",
     "guardian_codes": "resident = :id",
+    "staff": "resident = :id",
     "orders": "resident = :id",
     "charges": "resident = :id",
     "refunds": "(merchant, charge) IN (SELECT merchant, number FROM charges WHERE resident = :id)",

@@ -19,6 +19,8 @@ from zipfile import ZipFile
 import orjson
 import pytest
 import redis
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from PIL import Image
 from sqlalchemy import text
 
@@ -31,7 +33,13 @@ from app.flows.enroll import connect, enroll
 from app.flows.export import export_log
 from app.flows.notify import notify
 from app.flows.own import register
+from app.flows.partner.apply import Application, apply
+from app.flows.partner.contract import agree
+from app.flows.partner.decide import decide
+from app.flows.partner.staff import new_link_code
+from app.flows.partner.stores import put_store, put_till
 from app.flows.privacy import publish_notices
+from app.flows.public_key import PublicKey
 from app.flows.ranking import Rankings
 from app.flows.redeem import hold
 from app.flows.work import Worker
@@ -43,9 +51,11 @@ from app.store import (
     consents,
     guardians,
     notices,
+    premises,
     providers,
 )
 from app.store.archives import SECTIONS
+from app.store.merchants import Contract
 from ledger import archive, proof
 from ledger.audit import audit
 from ledger.proof import Receipt
@@ -118,6 +128,7 @@ class Drill:
             providers.add(tx, "bikes", "Bikes", city.clock())
             register(tx, city.clock())
             budgets.create(tx, token_hex(16), "nothing in it", "food", city.clock())
+            self.shop = open_shop(tx, city)
         publish_notices(city.engine, city.clock())
 
     def report(self, name: str, *acts: dict[str, Any]) -> list[str]:
@@ -169,6 +180,23 @@ class Drill:
         return "\n".join(shown)
 
 
+def open_shop(tx: Any, city: Any) -> str:
+    """A merchant where points can be spent, with a store `s1`, a till `t1` and an employee."""
+    now, key = city.clock(), Ed25519PrivateKey.generate().public_key()
+    der = key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    contact = {"person": "a person", "phone": "0355-2000000"}
+    said = Application("noodles", "noodles", "91350100M000100Y43", contact)
+    made = apply(tx, city.vault, said, PublicKey("ed25519", der), now).id
+    terms = Contract(0, "city", "postpaid", 100, 1_000_000, 0, "terms", now)
+    agree(tx, city.vault, "olga", "noodles", None, terms, now)
+    decide(tx, city.vault, "olga", "noodles", None, "approve", "in order", now)
+    place = {"name": "noodles", "district": "140403", "address": "1", "open": True}
+    put_store(tx, made, "s1", place)
+    put_till(tx, made, "t1", "s1", is_open=True)
+    premises.put_employee(tx, made, "e-1", "cashier", active=True)
+    return made
+
+
 def ride(number: int, subject: str, **changes: Any) -> dict[str, Any]:
     return {
         "id": f"act-{number}",
@@ -208,6 +236,7 @@ def live_a_full_life(drill: Drill, friend: Person) -> Person:
             "star": bytes.fromhex(star.id), "other": bytes.fromhex(friend.id), "now": now,
             "subject": subject, "hash": token_bytes(32), "id": token_bytes(16),
         }  # fmt: skip
+        code, _ = new_link_code(tx, city.vault, drill.shop, "e-1", now)
         for table, rows in FILLED_BY_HAND.items():
             tx.execute(text(f"INSERT INTO {table} ({_COLUMNS[table]}) {rows}"), values)
     outcomes = drill.report(
@@ -243,6 +272,7 @@ def live_a_full_life(drill: Drill, friend: Person) -> Person:
     friend.do("PUT", "ranking", {"nickname": "friend"})
     star.do("POST", "friends", {"code": friend.do("POST", "friend-codes")["code"]})
     star.do("POST", "friend-codes")
+    star.do("POST", "staff-link", {"code": code})
     star.do("POST", "guardian-codes", {"adult": True})
     hold(city.engine, city.vault, star.id, 25, "order-1", city.clock())
     return star
