@@ -1,4 +1,4 @@
-"""Cases: opened once, counted, decided by a reviewer with a reason, and told to whom they concern."""
+"""Cases: opened once, counted, decided by a reviewer with a reason, told to whom they concern."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_the_list_is_filtered_and_paged(city, open_one, open_shop, rui):
     other = open_one("difference", "missing", merchant=open_shop("tea").id)
     listed = rui.get("cases").get_json()
     assert forms.CasesSchema().validate(listed) == {}
-    assert [one["id"] for one in listed["items"]][0] == other
+    assert listed["items"][0]["id"] == other
     for query, many in (
         ({"kind": "fraud"}, 5), ({"merchant": "tea"}, 1), ({"rule": "missing"}, 1),
         ({"state": "upheld"}, 0), ({"kind": "fraud", "merchant": "tea"}, 0),
@@ -115,9 +115,9 @@ def test_what_is_noted_again_is_not_counted_and_knows_the_newest_figures(city, s
 
 
 def test_what_is_not_there_is_not_found(rui):
-    for id in ("0" * 32, "x", "A" * 32):
-        assert code_of(rui.get(f"cases/{id}")) == (404, "NOT_FOUND")
-        answer = rui.post(f"cases/{id}/uphold", {"reason": "because"})
+    for case in ("0" * 32, "x", "A" * 32):
+        assert code_of(rui.get(f"cases/{case}")) == (404, "NOT_FOUND")
+        answer = rui.post(f"cases/{case}/uphold", {"reason": "because"})
         assert code_of(answer) == (404, "NOT_FOUND")
 
 
