@@ -96,7 +96,7 @@ class DifferencesArgs(ma.Schema):
     )
 
 
-class TermsSchema(ma.Schema):
+class BillTermsSchema(ma.Schema):
     """What is paid by: the contract's number, who pays for the points, and the price."""
 
     contract = ma.fields.Integer(required=True)
@@ -105,24 +105,24 @@ class TermsSchema(ma.Schema):
     fen_per_100_points = ma.fields.Integer(required=True)
 
 
-class SumSchema(ma.Schema):
+class BillSumSchema(ma.Schema):
     """Documents summed up; points that were given back count negative."""
 
     lines = ma.fields.String(required=True)
     points = ma.fields.String(required=True)
 
 
-class OwedSchema(SumSchema):
+class BillOwedSchema(BillSumSchema):
     """The same with what is owed for it, in thousandths of a fen."""
 
     amount_milli_fen = ma.fields.String(required=True)
 
 
-class BillSchema(OwedSchema):
+class BillSchema(BillOwedSchema):
     """A day's bill. `csv_sha256` is the hash of its CSV."""
 
     date = ma.fields.String(required=True)
-    terms = ma.fields.Nested(TermsSchema, required=True)
+    terms = ma.fields.Nested(BillTermsSchema, required=True)
     csv_sha256 = ma.fields.String(required=True, allow_none=True)
     closed_at = ma.fields.String(required=True, allow_none=True)
     closed_date = ma.fields.String(required=True, allow_none=True)
@@ -137,28 +137,28 @@ class BillsSchema(ma.Schema):
     items = ma.fields.List(ma.fields.Nested(BillSchema), required=True)
 
 
-class StoreSumSchema(SumSchema):
+class BillStoreSchema(BillSumSchema):
     """One store's part; `store` is empty for what belongs to none, such as orders."""
 
     store = ma.fields.String(required=True)
     name = ma.fields.String(required=True)
 
 
-class KindSumSchema(SumSchema):
+class BillKindSchema(BillSumSchema):
     """One kind's part."""
 
     kind = ma.fields.String(required=True, validate=ma.validate.OneOf(_KINDS))
 
 
-class DaySchema(BillSchema):
+class BillDaySchema(BillSchema):
     """A day's bill, or how it stands while the day is open, with its parts."""
 
     state = ma.fields.String(required=True, validate=ma.validate.OneOf(["open", "closed"]))
-    stores = ma.fields.List(ma.fields.Nested(StoreSumSchema), required=True)
-    kinds = ma.fields.List(ma.fields.Nested(KindSumSchema), required=True)
+    stores = ma.fields.List(ma.fields.Nested(BillStoreSchema), required=True)
+    kinds = ma.fields.List(ma.fields.Nested(BillKindSchema), required=True)
 
 
-class MonthSumSchema(ma.Schema):
+class StatementSumSchema(ma.Schema):
     """What a month comes to: redeemed and returned points, their difference, and the money."""
 
     lines = ma.fields.String(required=True)
@@ -169,23 +169,23 @@ class MonthSumSchema(ma.Schema):
     paid_milli_fen = ma.fields.String(required=True)
 
 
-class StoreMonthSchema(MonthSumSchema):
+class StatementStoreSchema(StatementSumSchema):
     """The same of one store; `store` is empty for what belongs to none."""
 
     store = ma.fields.String(required=True)
     name = ma.fields.String(required=True)
 
 
-class StatementSchema(ma.Schema):
+class MerchantStatementSchema(ma.Schema):
     """A month by store, and its bills."""
 
     month = ma.fields.String(required=True)
-    total = ma.fields.Nested(MonthSumSchema, required=True)
-    stores = ma.fields.List(ma.fields.Nested(StoreMonthSchema), required=True)
+    total = ma.fields.Nested(StatementSumSchema, required=True)
+    stores = ma.fields.List(ma.fields.Nested(StatementStoreSchema), required=True)
     bills = ma.fields.List(ma.fields.Nested(BillSchema), required=True)
 
 
-class KnownSchema(ma.Schema):
+class BillDocumentSchema(ma.Schema):
     """A document that we have, and the day whose bill has it."""
 
     date = ma.fields.String(required=True)
@@ -193,13 +193,13 @@ class KnownSchema(ma.Schema):
     points = ma.fields.String(required=True)
 
 
-class AnsweredSchema(ma.Schema):
+class DifferenceSchema(ma.Schema):
     """What became of a claim; unknown if nothing near that day has its number."""
 
     number = ma.fields.String(required=True)
     claim = ma.fields.String(required=True, validate=ma.validate.OneOf(CLAIMS))
     outcome = ma.fields.String(required=True, validate=ma.validate.OneOf(_OUTCOMES))
-    ours = ma.fields.List(ma.fields.Nested(KnownSchema), required=True)
+    ours = ma.fields.List(ma.fields.Nested(BillDocumentSchema), required=True)
 
 
 class DifferencesSchema(ma.Schema):
@@ -207,7 +207,7 @@ class DifferencesSchema(ma.Schema):
 
     out_no = ma.fields.String(required=True)
     date = ma.fields.String(required=True)
-    items = ma.fields.List(ma.fields.Nested(AnsweredSchema), required=True)
+    items = ma.fields.List(ma.fields.Nested(DifferenceSchema), required=True)
     case_id = ma.fields.String(required=True, allow_none=True)
 
 

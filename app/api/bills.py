@@ -54,8 +54,8 @@ def list_bills(args: dict[str, Any]) -> Response:
 
 @blp.serve(
     "GET",
-    "/bills/<string(length=10):day>",
-    gives=forms.DaySchema,
+    "/bills/<day>",
+    gives=forms.BillDaySchema,
     guard=head_office,
     query=forms.PreviewArgs,
 )
@@ -74,7 +74,7 @@ def get_bill(args: dict[str, Any], day: str) -> Response:
 
 @blp.serve(
     "GET",
-    "/bills/<string(length=10):day>.csv",
+    "/bills/<day>.csv",
     gives={"type": "string"},
     media="text/csv",
     guard=head_office,
@@ -99,7 +99,7 @@ def get_bill_csv(args: dict[str, Any], day: str) -> Response:
 
 @blp.serve(
     "GET",
-    "/bills/<string(length=10):day>.xlsx",
+    "/bills/<day>.xlsx",
     gives=_BINARY,
     media=_XLSX,
     guard=head_office,
@@ -119,9 +119,7 @@ def get_bill_xlsx(args: dict[str, Any], day: str) -> Response:
         return _workbook(write, f"puhui-{g.merchant.code}-{day}.xlsx")
 
 
-@blp.serve(
-    "GET", "/statements/<string(length=7):month>", gives=forms.StatementSchema, guard=head_office
-)
+@blp.serve("GET", "/statements/<month>", gives=forms.MerchantStatementSchema, guard=head_office)
 def get_statement(month: str) -> Response:
     """月结单 · A month by store: redeemed, returned, owed, paid; as far as its days are closed."""
     number = _month(month)
@@ -139,7 +137,7 @@ def get_statement(month: str) -> Response:
 
 @blp.serve(
     "GET",
-    "/statements/<string(length=7):month>.xlsx",
+    "/statements/<month>.xlsx",
     gives=_BINARY,
     media=_XLSX,
     guard=head_office,
@@ -156,7 +154,7 @@ def get_statement_xlsx(month: str) -> Response:
 
 @blp.serve(
     "POST",
-    "/bills/<string(length=10):day>/differences",
+    "/bills/<day>/differences",
     gives=forms.DifferencesSchema,
     guard=head_office,
     body=forms.DifferencesArgs,

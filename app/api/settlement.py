@@ -47,7 +47,7 @@ class SettlementArgs(PageArgs):
     month = forms.Month()
 
 
-class PaySchema(ma.Schema):
+class BillPaySchema(ma.Schema):
     """By what a bill was settled: the number of a transfer or of a decision. Several bills may name
     the same one."""
 
@@ -71,7 +71,7 @@ class MerchantBillsSchema(ma.Schema):
     has_more = ma.fields.Boolean(required=True)
 
 
-class TotalSchema(ma.Schema):
+class SettlementTotalSchema(ma.Schema):
     """What bills come to."""
 
     bills = ma.fields.String(required=True)
@@ -80,14 +80,14 @@ class TotalSchema(ma.Schema):
     paid_milli_fen = ma.fields.String(required=True)
 
 
-class MerchantTotalSchema(TotalSchema):
+class SettlementMerchantSchema(SettlementTotalSchema):
     """The same of one merchant."""
 
     merchant = ma.fields.String(required=True)
     name = ma.fields.String(required=True)
 
 
-class CheckSchema(ma.Schema):
+class SettlementCheckSchema(ma.Schema):
     """Both books, since ever: points on bills and on lines to be billed, and points redeemed by the
     ledger. `equal` is true, always; `closed_date` is the last day whose lines are all in."""
 
@@ -103,9 +103,9 @@ class SettlementSchema(ma.Schema):
     """A month over all merchants, a page of them by code, and whether it equals the ledger."""
 
     month = ma.fields.String(required=True)
-    total = ma.fields.Nested(TotalSchema, required=True)
-    check = ma.fields.Nested(CheckSchema, required=True)
-    items = ma.fields.List(ma.fields.Nested(MerchantTotalSchema), required=True)
+    total = ma.fields.Nested(SettlementTotalSchema, required=True)
+    check = ma.fields.Nested(SettlementCheckSchema, required=True)
+    items = ma.fields.List(ma.fields.Nested(SettlementMerchantSchema), required=True)
     next_cursor = ma.fields.String(required=True, allow_none=True)
     has_more = ma.fields.Boolean(required=True)
 
@@ -132,10 +132,10 @@ def list_all_bills(args: dict[str, Any]) -> Response:
 
 @blp.serve(
     "POST",
-    "/bills/<merchant>/<string(length=10):day>/pay",
+    "/bills/<merchant>/<day>/pay",
     gives=MerchantBillSchema,
     guard=admin("operator"),
-    body=PaySchema,
+    body=BillPaySchema,
     repeat=True,
 )
 def post_pay(args: dict[str, Any], merchant: str, day: str) -> Response:
