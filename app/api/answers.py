@@ -109,6 +109,15 @@ class ArrivedSchema(ma.Schema):
     )
 
 
+class NextRewardSchema(ma.Schema):
+    """The cheapest reward that one may have and lacks points for; else the dearest within reach."""
+
+    id = _text()
+    title_zh = _text()
+    points = _text()
+    missing_points = _text(description="0 if it can be ordered now")
+
+
 class HomeSchema(ma.Schema):
     """The first screen in one call."""
 
@@ -120,6 +129,7 @@ class HomeSchema(ma.Schema):
     month = ma.fields.Nested(MonthCarbonSchema, required=True)
     arrived = ma.fields.Nested(ArrivedSchema, required=True, allow_none=True)
     challenges = _list(ProgressSchema)
+    next_reward = ma.fields.Nested(NextRewardSchema, required=True, allow_none=True)
     unread_messages = ma.fields.Integer(required=True)
     recent = _list(LineSchema)
     cursor = _text(description="send it as `since` next time")

@@ -30,8 +30,10 @@ from app.auth import resident
 from app.config import CITY_ZONE
 from app.errors import PROBLEMS, Problem
 from app.flows import challenge, explain, summary
-from app.store import statements
+from app.flows.reward.choose import next_one
+from app.store import rewards, statements
 from app.store.db import one_statement
+from app.store.rewards import Offer
 from app.store.statements import Full, Line, Wanted
 from app.vault import Vault, open_opening
 from app.wiring import wired
@@ -94,7 +96,7 @@ def get_balances() -> Response:
 @blp.serve("GET", "/home", gives=answers.HomeSchema, guard=resident, query=HomeArgs)
 def get_home(args: dict[str, Any]) -> Response:
     """首页 · Balances, what expires soon, what waits, today's and this month's carbon by area, what
-    arrived since last time, and the newest entries, in one call.
+    arrived since last time, the newest entries, and the next reward, in one call.
 
     Days are those on which entries were recorded. `arrived` is null without `since`; nothing of
     it is kept here.
@@ -110,6 +112,7 @@ def get_home(args: dict[str, Any]) -> Response:
         editions = partial(here.registry.edition, tx)
         recent = [statement.line(item, editions) for item in lines[:_RECENT]]
         challenges = challenge.progress(tx, here.vault, g.resident, now)
+        reward = _next_reward(tx, here.shelf.offers(tx, now), now)
     balances = _balances(held.balances, now)
     return answer(
         {
@@ -121,6 +124,7 @@ def get_home(args: dict[str, Any]) -> Response:
             "month": {"month": f"{month:%Y-%m}", **_carbon(lines, month)},
             "arrived": None if place is None else _arrived(lines, _arrival(place)),
             "challenges": [progressed(one) for one in challenges],
+            "next_reward": reward,
             "unread_messages": held.unread,
             "recent": recent,
             "cursor": cursor_of(str(lines[0].arrival if lines else 0)),
@@ -257,6 +261,23 @@ def _balances(rows: list[statements.Balance], now: datetime) -> dict[str, Any]:
         "next_expiry": buckets[0] if buckets else None,
         "reduction_mg": str(reduction),
         "vintages": vintages,
+    }
+
+
+def _next_reward(tx: Connection, offers: list[Offer], now: datetime) -> dict[str, str] | None:
+    """The cheapest reward still out of reach, else the dearest within it."""
+    if not offers:
+        return None
+    today = now.astimezone(CITY_ZONE).date()
+    who = rewards.shopper(tx, g.resident, day_number(today))
+    found = who and next_one(offers, who, today, now)
+    if not who or not found:
+        return None
+    return {
+        "id": found.reward.id,
+        "title_zh": found.reward.title_zh,
+        "points": str(found.reward.points),
+        "missing_points": str(max(0, found.reward.points - who.points)),
     }
 
 
