@@ -247,7 +247,8 @@ def test_an_archive_that_cannot_be_opened_is_failed_and_not_tried_for_ever(ask, 
 
 
 def test_leaving_is_asked_for_shown_and_confirmed(ask, earned, city, one, client):
-    hold(city.engine, city.vault, earned, 25, "1", city.clock())
+    with city.engine.begin() as tx:
+        hold(tx, city.vault, earned, 25, "1", city.clock())
     asked = ask("POST", "erasure").json
     assert (asked["points"], asked["held_points"], asked["waiting_points"]) == ("600", "25", "0")
     assert asked["reduction_mg"] == "625000"

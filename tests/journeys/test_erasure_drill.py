@@ -274,7 +274,8 @@ def live_a_full_life(drill: Drill, friend: Person) -> Person:
     star.do("POST", "friend-codes")
     star.do("POST", "staff-link", {"code": code})
     star.do("POST", "guardian-codes", {"adult": True})
-    hold(city.engine, city.vault, star.id, 25, "order-1", city.clock())
+    with city.engine.begin() as tx:
+        hold(tx, city.vault, star.id, 25, "order-1", city.clock())
     return star
 
 

@@ -16,7 +16,7 @@ import pytest
 from sqlalchemy import create_engine, text
 
 from app.config import Config
-from app.flows import tune
+from app.flows import redeem, tune
 from app.flows.accept import Batch, accept
 from app.flows.budget import fund_budget
 from app.flows.changeset import ChangeSet
@@ -26,11 +26,16 @@ from app.flows.export import export_log
 from app.flows.once import Answer, Repeat, once
 from app.flows.publish import publish
 from app.flows.seal import Sealer
-from app.store import admins, budgets, providers
+from app.store import admins, budgets, entries, people, providers
+from app.store.db import transact
 from ledger.audit import Report, audit
 from ledger.checkpoint import open as open_checkpoint
+from ledger.entries import Entry, instant
+from ledger.errors import Refused
+from ledger.transfers import fund_merchant, redeemed
 from scenarios import load
 
+MERCHANT = "c" * 32
 _numbers = count()
 
 _TABLES = (
@@ -111,6 +116,17 @@ class Town:
     def fund(self, scope: str, points: int, reference: str) -> Any:
         return fund_budget(self.engine, self.vault, scope, points, reference, self.clock())
 
+    def allow(self, points: int, reference: str = "a contract") -> None:
+        """Let the merchant redeem so many points more."""
+        parts = {"merchant": MERCHANT, "points": points, "reference": reference}
+        known = {"id": token_hex(16), "at": instant(self.clock())}
+        with self.engine.begin() as tx:
+            entries.append(tx, [fund_merchant(**known, **parts)])
+
+    def till(self, engine: Any = None) -> Till:
+        """Where points are spent; `engine` is the caller's own, if it must be another."""
+        return Till(self, engine or self.engine)
+
     def points(self, resident: str, kind: int = 1) -> int:
         """A resident's points: in the wallet (kind 1), on hold (2) or owed (3)."""
         return self.value(
@@ -155,6 +171,47 @@ class Town:
         kept = open_checkpoint(self.config.head_file.read_text(), self.vault.ring.verifiers)
         assert kept == report.head
         return report
+
+
+@dataclass
+class Till:
+    """The moves of charges and orders, each in a transaction of its own that begins, as theirs do,
+    by locking the resident."""
+
+    town: Town
+    engine: Any
+
+    def hold(self, resident: str, points: int, request: str) -> Entry:
+        return self._move(resident, redeem.hold, resident, points, request)
+
+    def charge(self, resident: str, points: int, request: str) -> Entry:
+        return self._move(resident, redeem.charge, resident, points, MERCHANT, request)
+
+    def release(self, hold: str) -> Entry:
+        return self._move("", redeem.release, hold)
+
+    def redeem(self, hold: str, merchant: str = MERCHANT) -> Entry:
+        return self._move("", redeem.redeem, hold, merchant)
+
+    def refund(self, sold: str, points: int, request: str) -> Entry:
+        def work(tx: Any) -> Entry:
+            # in the place of the row that a caller locks, and that says what it gave back
+            entries.take_turn(tx, sold)
+            refunds = "SELECT payload FROM entries WHERE kind = 'refund'"
+            earlier = map(Entry.parse, tx.execute(text(refunds)).scalars())
+            done = -sum(redeemed(one) for one in earlier if one.detail["redeem"] == sold)
+            known = self.town.vault, sold, points, done, request
+            return redeem.refund(tx, *known, self.town.clock()).entry
+
+        return transact(self.engine, work)
+
+    def _move(self, resident: str, verb: Callable[..., redeem.Moved], *known: Any) -> Entry:
+        def work(tx: Any) -> Entry:
+            if resident and people.lock(tx, resident) is None:
+                raise Refused("There is no such resident.")
+            return verb(tx, self.town.vault, *known, self.town.clock()).entry
+
+        return transact(self.engine, work)
 
 
 @pytest.fixture

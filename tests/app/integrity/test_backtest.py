@@ -19,12 +19,10 @@ from app.flows.enroll import enroll
 from app.flows.erase import erase
 from app.flows.expire import expire_points
 from app.flows.publish import publish
-from app.flows.redeem import hold, redeem, refund, release
 from app.store import providers
 from ledger.errors import Insufficient, Refused
 from scenarios import Catalogue, Version
 
-MERCHANT = "c" * 32
 YEARS = 3651  # points are valid for ten years: those of the first days end inside the window
 DISTRICTS = ("140403", "140404", "140425")
 ACTS = (
@@ -73,6 +71,7 @@ class Story:
         self.town, self.dice = town, random.Random(seed)
         self.acts, self.holds, self.redeemed, self.numbers = [], [], [], count()
         town.budget("travel")
+        town.allow(10**9)
         self.people = self.join(*(f"rider-{n}" for n in range(9)))
         self.refused = self.corrected = 0
 
@@ -135,28 +134,26 @@ class Story:
         """Some of a person's points, or all: what is reversed after that is owed."""
         who, request = self.dice.choice(self.people), str(next(self.numbers))
         points = self.dice.choice((40, 700, self.town.points(who) or 1))
-        parts = (self.town.engine, self.town.vault, who)
-        self.holds.append(hold(*parts, points, request, self.town.clock()).id)
+        self.holds.append(self.town.till().hold(who, points, request).id)
 
     def resolve(self):
         if self.holds:
-            parts = (self.town.engine, self.town.vault)
             held = self.holds.pop(self.dice.randrange(len(self.holds)))
             if self.dice.random() < 0.3:
-                release(*parts, held, self.town.clock())
+                self.town.till().release(held)
             else:
-                self.redeemed.append(redeem(*parts, held, MERCHANT, self.town.clock()).id)
+                self.redeemed.append(self.town.till().redeem(held).id)
 
     def refund(self):
         if self.redeemed:
-            parts = (self.town.engine, self.town.vault, self.dice.choice(self.redeemed), 30)
-            refund(*parts, str(next(self.numbers)), self.town.clock())
+            sold = self.dice.choice(self.redeemed)
+            self.town.till().refund(sold, 30, str(next(self.numbers)))
 
     def overspend(self):
         """Somebody spends all, and then it turns out that not all of it was earned."""
-        parts = (self.town.engine, self.town.vault, self.people[0])
+        who = self.people[0]
         with suppress(Insufficient):
-            hold(*parts, max(1, self.town.points(parts[2])), "all of it", self.town.clock())
+            self.town.till().hold(who, max(1, self.town.points(who)), "all of it")
         for act in [one for one in self.acts if one["subject"] == "rider-0"][-12:]:
             with suppress(UnknownActivityError):
                 correct(*self.town.parts, "bikes", act["id"], None, self.town.clock())

@@ -10,7 +10,6 @@ from click.testing import CliRunner
 
 from app.cli.operate import check
 from app.flows.correct import correct
-from app.flows.redeem import hold, redeem
 from ledger.audit import audit
 from ledger.export import Fault
 
@@ -24,13 +23,14 @@ def busy(town):
     days = [f"2024-{n % 12 + 1:02}-{n // 12 + 1:02}T08:00:00Z" for n in range(260)]
     town.send("b1", *(town.ride(n, occurred_at=day) for n, day in enumerate(days)))
     town.send("b2", town.ride(900, scenario="food.no_cutlery", quantities={"count": "1"}))
-    held = hold(town.engine, town.vault, spender, 150_000, "1", now)
-    redeem(town.engine, town.vault, held.id, "c" * 32, now)
+    town.allow(200_000)
+    held = town.till().hold(spender, 150_000, "1")
+    town.till().redeem(held.id)
     for n in range(30):
         correct(*town.parts, "bikes", f"ride-{n}", None, now)
     town.seal()
     town.send("b3", town.ride(901, "rider-1"))
-    hold(town.engine, town.vault, saver, 1, "2", now)
+    town.till().hold(saver, 1, "2")
     assert town.points(spender, 3) > 0
     assert town.faults() == []
     return town
@@ -73,7 +73,9 @@ CHANGES = [
     ("balances", "bucket = bucket + 1", SPENDER, "balances resident:"),
     ("balances", "amount = amount + 1", "account_kind = 2 AND amount = 1", "balances held:"),
     ("balances", "", "account_kind = 3", "balances debt:"),
+    ("balances", "amount = amount + 1", "account_kind = 4", "balances merchant:"),
     ("open_balances", "amount = amount + 1", "account_kind = 13", "open_balances redeemed:"),
+    ("open_balances", "amount = -amount", "account_kind = 17", "open_balances settlement:"),
     ("openings", flipped("sealed"), "arrival = 80", "openings 80"),
     ("openings", "arrival = 1000000", "arrival = 80", "openings 80"),
     ("openings", "", "arrival = 80", "openings 80"),

@@ -27,7 +27,6 @@ from app.flows.consent import open_scenarios, text_digest
 from app.flows.correct import correct
 from app.flows.erase import erase
 from app.flows.once import Answer, Repeat, once
-from app.flows.redeem import hold, redeem
 from app.flows.report import Claim, ReportError, accept_report, report
 from app.flows.seal import Sealer
 from app.flows.steps import put_steps
@@ -292,11 +291,12 @@ def test_a_redemption_and_an_erasure_happen_once_each(town, deaths, tmp_path):
     def prepare(n):
         town.send(f"b{n}", town.dated(n, subject=f"rider-{n}"))
         (people[n],) = town.enroll(f"rider-{n}")
+        town.allow(600)
 
     def job(engine, n):
-        held = hold(engine, town.vault, people[n], 600, "1", town.clock())
-        redeem(engine, town.vault, held.id, "c" * 32, town.clock())
-        hold(engine, town.vault, people[n], 25, "2", town.clock())  # which the erasure releases
+        till = town.till(engine)
+        till.redeem(till.hold(people[n], 600, "1").id)
+        till.hold(people[n], 25, "2")  # which the erasure releases
         erase(engine, town.vault, people[n], town.clock())
 
     for n, _ in deaths(job, prepare):

@@ -27,7 +27,6 @@ from app.flows.correct import CorrectionError, UnknownActivityError, correct
 from app.flows.erase import erase
 from app.flows.expire import expire_points
 from app.flows.prove import receipt
-from app.flows.redeem import hold, redeem, refund, release
 from app.flows.seal import Sealer
 from app.flows.trail import act
 from ledger.accounts import AccountKind
@@ -36,7 +35,6 @@ from ledger.entries import Entry, Kind
 from ledger.errors import Insufficient, Refused
 from ledger.proof import verify
 
-MERCHANT = "c" * 32
 SUBJECTS = ("rider-0", "rider-1")
 REFUSALS = (CorrectionError, UnknownActivityError, Insufficient, Refused)
 UNTRIED = {Kind.KEY_ROTATED, Kind.SCENARIO_WITHDRAWN}
@@ -51,7 +49,8 @@ ACTS = (
 
 VERBS = (
     *("report", "correct", "hold") * 4,
-    *("redeem", "release", "refund", "fund", "pay", "wait", "expire", "seal") * 2,
+    *("redeem", "charge", "release", "refund", "allow", "fund", "pay", "wait") * 2,
+    *("expire", "seal") * 2,
     "erase",
     "administer",
 )
@@ -89,6 +88,9 @@ class Machine(RuleBasedStateMachine):
         except REFUSALS:
             assert self.town.digest() == self.digest
             return None
+
+    def spend(self, verb, *args):
+        return self.attempt(lambda *_: getattr(self.town.till(), verb)(*args))
 
     def activity(self, draw):
         scenario, quantities = draw(ACTS)
@@ -133,19 +135,27 @@ class Machine(RuleBasedStateMachine):
         pay_waiting(*self.town.parts, self.town.clock())
 
     def hold(self, draw):
-        made = self.attempt(hold, self.resident(draw), draw(POINTS), str(draw(FEW)))
+        made = self.spend("hold", self.resident(draw), draw(POINTS), str(draw(FEW)))
         self.holds += [made.id] if made else []
 
     def release(self, draw):
-        self.attempt(release, self.one_of(self.holds, draw))
+        self.spend("release", self.one_of(self.holds, draw))
 
     def redeem(self, draw):
-        made = self.attempt(redeem, self.one_of(self.holds, draw), MERCHANT)
+        made = self.spend("redeem", self.one_of(self.holds, draw))
         self.redeemed += [made.id] if made else []
+
+    def charge(self, draw):
+        self.batches += 1
+        made = self.spend("charge", self.resident(draw), draw(POINTS), f"c{self.batches}")
+        self.redeemed += [made.id] if made else []
+
+    def allow(self, draw):
+        self.town.allow(draw((100, 700)))
 
     def refund(self, draw):
         known = self.one_of(self.redeemed, draw)
-        self.attempt(refund, known, draw(POINTS), str(draw(FEW)))
+        self.spend("refund", known, draw(POINTS), str(draw(FEW)))
 
     def wait(self, draw):
         self.town.clock.move(days=draw(DAYS))
@@ -181,7 +191,7 @@ class Machine(RuleBasedStateMachine):
             entry = Entry.parse(payload)
             if entry.kind is Kind.HOLD:
                 opened[entry.id] = entry
-            else:
+            elif "hold" in entry.detail:
                 del opened[entry.detail["hold"]]
         for entry in opened.values():
             totals[entry.resident] += sum(max(0, line.amount) for line in entry.postings)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from itertools import pairwise
@@ -19,18 +20,16 @@ from app.flows.budget import fund_budget, pay_waiting
 from app.flows.correct import correct
 from app.flows.erase import erase
 from app.flows.prove import consistency
-from app.flows.redeem import hold, redeem, refund
 from app.flows.seal import Sealer
 from app.flows.work import Worker
 from app.store import entries, people
 from app.store.catalogue import Registry
 from ledger.checkpoint import open as open_checkpoint
-from ledger.entries import instant
-from ledger.errors import Insufficient
+from ledger.entries import Kind, instant
+from ledger.errors import Exhausted, Insufficient
 from ledger.merkle import verify_consistency
 from ledger.transfers import fund
 
-MERCHANT = "c" * 32
 WAITING = """
 SELECT count(*) FROM pg_stat_activity
 WHERE wait_event_type = 'Lock' AND datname = current_database()"""
@@ -151,12 +150,16 @@ def test_who_drew_a_number_first_and_commits_last_is_not_skipped(town, tmp_path)
 def test_a_hundred_redeemers_of_one_wallet_spend_what_it_holds(town, at_once, tmp_path):
     (resident,) = town.enroll("rider-0")
     town.send("b1", *(town.dated(n) for n in range(5)))
+    town.allow(10_000)
     balance, price = town.points(resident), 70
     assert balance == 5 * 625
 
     def buy(engine, n):
-        held = hold(engine, town.vault, resident, price, f"order {n}", town.clock())
-        redeem(engine, town.vault, held.id, MERCHANT, town.clock())
+        till = town.till(engine)
+        if n % 2:
+            till.charge(resident, price, f"charge {n}")
+        else:
+            till.redeem(till.hold(resident, price, f"order {n}").id)
         return price
 
     answers = at_once(buy, range(100), threads=20)
@@ -164,6 +167,20 @@ def test_a_hundred_redeemers_of_one_wallet_spend_what_it_holds(town, at_once, tm
     assert {type(answer) for answer in refused} == {Insufficient}
     assert answers.count(price) == balance // price
     assert town.points(resident) == balance % price
+    town.prove(tmp_path / "export")
+
+
+def test_a_hundred_tills_of_one_merchant_redeem_what_it_is_allowed(town, at_once, tmp_path):
+    people = town.enroll(*(f"rider-{n}" for n in range(10)))
+    town.send("b1", *(town.dated(n, subject=f"rider-{n}") for n in range(10)))
+    town.allow(1500)
+
+    def buy(engine, n):
+        return town.till(engine).charge(people[n % 10], 35, f"charge {n}").kind
+
+    answers = at_once(buy, range(100), threads=20)
+    assert Counter(map(type, answers)) == {Kind: 1500 // 35, Exhausted: 100 - 1500 // 35}
+    assert sum(map(town.points, people)) == 10 * 625 - 1500 // 35 * 35
     town.prove(tmp_path / "export")
 
 
@@ -265,11 +282,11 @@ def test_corrections_that_cross_each_other_and_intake_all_come_through(town, at_
 def test_refunds_at_once_give_back_no_more_than_was_spent(town, at_once, tmp_path):
     (resident,) = town.enroll("rider-0")
     town.send("b1", town.dated(1))
-    held = hold(town.engine, town.vault, resident, 600, "1", town.clock())
-    spent = redeem(town.engine, town.vault, held.id, MERCHANT, town.clock())
+    town.allow(600)
+    spent = town.till().charge(resident, 600, "1")
 
     def back(engine, n):
-        return refund(engine, town.vault, spent.id, 100, f"refund {n // 2}", town.clock()).id
+        return town.till(engine).refund(spent.id, 100, f"refund {n // 2}").id
 
     answers = at_once(back, range(20))
     given = [answer for answer in answers if isinstance(answer, str)]
