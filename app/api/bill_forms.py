@@ -193,7 +193,7 @@ class BillDocumentSchema(ma.Schema):
     points = ma.fields.String(required=True)
 
 
-class DifferenceSchema(ma.Schema):
+class BillDifferenceSchema(ma.Schema):
     """What became of a claim; unknown if nothing near that day has its number."""
 
     number = ma.fields.String(required=True)
@@ -202,12 +202,12 @@ class DifferenceSchema(ma.Schema):
     ours = ma.fields.List(ma.fields.Nested(BillDocumentSchema), required=True)
 
 
-class DifferencesSchema(ma.Schema):
+class BillDifferencesSchema(ma.Schema):
     """Each claim's answer, in order, and the case that those opened which do not match."""
 
     out_no = ma.fields.String(required=True)
     date = ma.fields.String(required=True)
-    items = ma.fields.List(ma.fields.Nested(DifferenceSchema), required=True)
+    items = ma.fields.List(ma.fields.Nested(BillDifferenceSchema), required=True)
     case_id = ma.fields.String(required=True, allow_none=True)
 
 

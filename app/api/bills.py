@@ -155,7 +155,7 @@ def get_statement_xlsx(month: str) -> Response:
 @blp.serve(
     "POST",
     "/bills/<day>/differences",
-    gives=forms.DifferencesSchema,
+    gives=forms.BillDifferencesSchema,
     guard=head_office,
     body=forms.DifferencesArgs,
 )
