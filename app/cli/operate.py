@@ -13,14 +13,12 @@ from pathlib import Path
 from secrets import token_hex
 
 import click
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
-from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import (
     Encoding,
     NoEncryption,
     PrivateFormat,
     PublicFormat,
-    load_pem_public_key,
 )
 from sqlalchemy import Engine, create_engine
 from sqlalchemy.exc import IntegrityError
@@ -37,6 +35,7 @@ from app.flows.check import check_database
 from app.flows.erase import erase, erase_again
 from app.flows.export import export_log
 from app.flows.privacy import publish_notices
+from app.flows.public_key import KeyUnreadableError, PublicKey, read_public
 from app.flows.publish import publish
 from app.flows.push import Pusher
 from app.flows.ranking import Rankings
@@ -52,8 +51,6 @@ from app.wechat import connect
 from app.wiring import open_redis
 from ledger.text import base64
 from scenarios import AREAS, load
-
-_MIN_RSA_BITS = 2048
 
 
 @contextmanager
@@ -173,47 +170,46 @@ def add_provider_key(engine: Engine, code: str, public: bytes | Path) -> str:
     Raises click.ClickException for a key that requests cannot be signed with, or no such provider.
     """
     if isinstance(public, bytes):
-        return _register(engine, code, *_read_public(public))
+        return _register(engine, code, read_key(public))
+    with new_pair(public) as made:
+        return _register(engine, code, made)
+
+
+@contextmanager
+def new_pair(path: Path) -> Iterator[PublicKey]:
+    """Make an Ed25519 pair and write its private half to a path; nothing stays there if the key
+    then is not registered."""
     private = Ed25519PrivateKey.generate()
     pem = private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-    descriptor = os.open(public, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with os.fdopen(descriptor, "wb") as file:
         file.write(pem)
+    spki = private.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
     try:
-        return _register(engine, code, "ed25519", _spki(private.public_key()))
-    except click.ClickException:
-        public.unlink()
+        yield PublicKey("ed25519", spki)
+    except Exception:
+        path.unlink()
         raise
 
 
-def _register(engine: Engine, code: str, algorithm: str, spki: bytes) -> str:
+def read_key(pem: bytes) -> PublicKey:
+    """A public key of somebody who signs. Raises click.ClickException."""
+    try:
+        return read_public(pem.decode("ascii", "replace"))
+    except KeyUnreadableError as error:
+        raise click.ClickException(str(error)) from None
+
+
+def _register(engine: Engine, code: str, key: PublicKey) -> str:
     key_id = f"{code}-{token_hex(4)}"
     try:
         with engine.begin() as tx:
-            providers.add_key(tx, key_id, code, algorithm, spki, _now())
-            detail = {"key_id": key_id, "public_key": base64(spki)}
+            providers.add_key(tx, key_id, code, key.algorithm, key.der, _now())
+            detail = {"key_id": key_id, "public_key": base64(key.der)}
             act(tx, CLI, "provider.key_added", code, detail, _now())
     except IntegrityError:
         raise click.ClickException(f"there is no provider {code}; add it first") from None
     return key_id
-
-
-def _read_public(pem: bytes) -> tuple[str, bytes]:
-    try:
-        key = load_pem_public_key(pem)
-    except ValueError:
-        key = None
-    if isinstance(key, Ed25519PublicKey):
-        return "ed25519", _spki(key)
-    if isinstance(key, RSAPublicKey) and key.key_size >= _MIN_RSA_BITS:
-        return "rsa-sha256", _spki(key)
-    raise click.ClickException(
-        f"this is no Ed25519 public key and no RSA one of {_MIN_RSA_BITS} bits or more, in PEM"
-    )
-
-
-def _spki(key: Ed25519PublicKey | RSAPublicKey) -> bytes:
-    return key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
 
 
 @provider.command("revoke")
