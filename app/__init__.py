@@ -50,6 +50,8 @@ from app.api import (
     settings,
     settlement,
     tills,
+    voucher_tills,
+    vouchers,
     webhooks,
 )
 from app.clock import Clock
@@ -156,6 +158,8 @@ def create_app(config: Config, clock: Clock | None = None) -> Flask:
         messages.blp,
         paying.blp,
         tills.blp,
+        vouchers.blp,
+        voucher_tills.blp,
         merchant.blp,
         partners.blp,
         places.blp,

@@ -59,6 +59,7 @@ SEALED: Final = {
     ("reports", "sealed"): "report {id}",
     ("evidence", "sealed"): "picture {report}",
     ("rankings", "nickname"): "nickname {resident}",
+    ("vouchers", "sealed"): "voucher {id}",
 }
 """Columns sealed under the resident's own key, and what each was sealed for, in its row's words."""
 

@@ -37,6 +37,7 @@ from app.flows.remind import Reminders
 from app.flows.report import PICTURES_KEPT
 from app.flows.seal import LIMIT, Sealer, SecondHistoryError
 from app.flows.sign_in import CODES_KEPT, ENDED_KEPT
+from app.flows.voucher.lapse import Lapses
 from app.store import acts, admins, answers, logins, pay_codes, providers, reports
 from app.store.catalogue import Registry
 from app.vault import Vault
@@ -74,7 +75,7 @@ class Worker:
         self._beside = beside
         self._watch, self._rankings = Watch(engine, vault), rankings
         self._patrol = Patrol(engine)
-        self._daily = (Expiry(engine, vault), Reminders(engine, vault))
+        self._daily = (Expiry(engine, vault), Reminders(engine, vault), Lapses(engine, vault))
         self._followed_at: datetime | None = None
 
     def run(self) -> None:

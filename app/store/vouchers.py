@@ -82,9 +82,12 @@ _TYPES = {
     "issued_at": "timestamptz",
     "changed_at": "timestamptz",
 }
+# What is past its last day is told to its resident as lapsed, though the worker ends it later.
+_STATE = "CASE WHEN v.state = 'issued' AND v.valid_until < :today THEN 'lapsed' ELSE v.state END"
 _SHOWN = (
-    f"SELECT {_COLUMNS}, r.kind, r.title_zh, r.text_zh, r.unused, m.code, m.name,"  # noqa: S608 (our own names)
-    " s.code, s.name, s.address FROM vouchers v JOIN rewards r ON r.id = v.reward"
+    f"SELECT {_COLUMNS.replace('v.state', _STATE)},"  # noqa: S608 (our own names)
+    " r.kind, r.title_zh, r.text_zh, r.unused, m.code, m.name, s.code, s.name, s.address"
+    " FROM vouchers v JOIN rewards r ON r.id = v.reward"
     " JOIN merchants m ON m.id = v.merchant LEFT JOIN stores s ON s.id = r.store"
 )
 _TAKE = text("""
@@ -169,11 +172,11 @@ def turn(tx: Connection, id: str, state: str, now: datetime) -> None:
     )
 
 
-def shown(tx: Connection, id: str, resident: str) -> Shown | None:
-    """One of a resident's vouchers."""
+def shown(tx: Connection, id: str, resident: str, today: int) -> Shown | None:
+    """One of a resident's vouchers; `today` is YYYYMMDD."""
     row = tx.execute(
         text(f"{_SHOWN} WHERE v.id = :id AND v.resident = :resident"),
-        {"id": bytes.fromhex(id), "resident": bytes.fromhex(resident)},
+        {"id": bytes.fromhex(id), "resident": bytes.fromhex(resident), "today": today},
     ).first()
     return _read_shown(row) if row else None
 
@@ -184,13 +187,14 @@ def newest(
     state: str | None,
     before: tuple[datetime, str] | None,
     limit: int,
+    today: int,
 ) -> list[Shown]:
     """A page of a resident's vouchers, newest first, after the place (issued_at, id) of one."""
     at, last = before or (None, "")
     rows = tx.execute(
         text(
             f"{_SHOWN} WHERE v.resident = :resident"
-            " AND (CAST(:state AS text) IS NULL OR v.state = :state)"
+            f" AND (CAST(:state AS text) IS NULL OR {_STATE} = :state)"
             " AND (CAST(:at AS timestamptz) IS NULL OR (v.issued_at, v.id) < (:at, :last))"
             " ORDER BY v.issued_at DESC, v.id DESC LIMIT :limit"
         ),
@@ -200,6 +204,7 @@ def newest(
             "at": at,
             "last": bytes.fromhex(last),
             "limit": limit,
+            "today": today,
         },
     )
     return [_read_shown(row) for row in rows]

@@ -14,13 +14,14 @@ from typing import NamedTuple
 
 from sqlalchemy import Connection, Engine
 
+from app.config import CITY_ZONE
 from app.flows import pay_code
 from app.flows.pay_code import PayCodeError
 from app.flows.voucher import code
 from app.store import people, voucher_moves, vouchers
 from app.store.db import transact
 from app.store.pay_codes import PayCode
-from app.store.voucher_moves import Move
+from app.store.voucher_moves import Move, Place
 from app.store.vouchers import Voucher
 from app.vault import Vault
 
@@ -114,10 +115,7 @@ def issued(tx: Connection, found: Voucher) -> None:
     """Hold a voucher to being neither used nor ended. Raises VoucherError."""
     if found.state == "used":
         place = voucher_moves.last_use(tx, found.id)
-        where = (
-            f" at {place.at.isoformat()}, at till {place.till} of {place.store}" if place else ""
-        )
-        raise VoucherError("VOUCHER_USED", f"this voucher was used{where}", found.id)
+        raise VoucherError("VOUCHER_USED", f"this voucher was used{_where(place)}", found.id)
     if found.state == "voided":
         detail = "this voucher was voided, and its points went back"
         raise VoucherError("VOUCHER_VOIDED", detail, found.id)
@@ -129,3 +127,10 @@ def lapsed(found: Voucher) -> VoucherError:
     """The refusal of a voucher past its last day."""
     detail = f"this voucher was good until {found.valid_until}"
     return VoucherError("VOUCHER_LAPSED", detail, found.id)
+
+
+def _where(place: Place | None) -> str:
+    if place is None:
+        return ""
+    at = place.at.astimezone(CITY_ZONE).isoformat(timespec="seconds")
+    return f" at {at}, at till {place.till} of store {place.store}"
