@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from itertools import count
 from secrets import token_bytes, token_urlsafe
+from threading import Thread
 from typing import Any
 
 import pytest
@@ -277,3 +280,80 @@ def shop(open_shop) -> Shop:
     """An approved merchant `noodles` that may redeem 100,000 points on a postpaid contract, at 100
     fen for 100 points."""
     return open_shop()
+
+
+@dataclass
+class Receiver:
+    """A real HTTP server as a merchant runs one for webhooks. It answers a verification with the
+    challenge and all else with 204, unless `answer` says otherwise: from a path, headers and body
+    it makes status, headers and body, or writes to the handler itself and returns None."""
+
+    server: ThreadingHTTPServer
+    answer: Callable[[BaseHTTPRequestHandler, bytes], Any] | None = None
+    got: list[tuple[str, dict[str, str], bytes]] = field(default_factory=list)
+
+    @property
+    def port(self) -> int:
+        return int(self.server.server_address[1])
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}/hook"
+
+    def bodies(self, kind: str = "") -> list[Any]:
+        """What arrived, in order, of one kind or of all."""
+        said = [json.loads(body) for _, _, body in self.got]
+        return [one for one in said if kind in ("", one["type"])]
+
+    def take(self, handler: BaseHTTPRequestHandler) -> None:
+        body = handler.rfile.read(int(handler.headers.get("Content-Length", 0)))
+        self.got.append((handler.path, dict(handler.headers.items()), body))
+        made = self.answer(handler, body) if self.answer else answered(body)
+        if made is None:
+            return
+        status, headers, text = made
+        handler.send_response(status)
+        for name, value in {"Content-Length": str(len(text)), **headers}.items():
+            handler.send_header(name, value)
+        handler.end_headers()
+        handler.wfile.write(text)
+
+
+def answered(body: bytes) -> tuple[int, dict[str, str], bytes]:
+    """What an honest endpoint answers."""
+    said = json.loads(body)
+    if said["type"] == "endpoint.verification":
+        return 200, {}, said["data"]["challenge"].encode()
+    return 204, {}, b""
+
+
+@pytest.fixture
+def open_receiver() -> Iterator[Callable[[], Receiver]]:
+    """Starts receivers: open_receiver()."""
+    made: list[Receiver] = []
+
+    def start() -> Receiver:
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                with suppress(ConnectionError):
+                    one.take(self)
+
+            def log_message(self, *_: Any) -> None:
+                """Nobody reads it."""
+
+        one = Receiver(ThreadingHTTPServer(("127.0.0.1", 0), Handler))
+        one.server.daemon_threads = True
+        Thread(target=one.server.serve_forever, args=(0.02,), daemon=True).start()
+        made.append(one)
+        return one
+
+    yield start
+    for one in made:
+        one.server.shutdown()
+        one.server.server_close()
+
+
+@pytest.fixture
+def receiver(open_receiver) -> Receiver:
+    """A merchant's server for webhooks."""
+    return open_receiver()
