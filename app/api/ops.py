@@ -13,7 +13,8 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from app.api.wire import Blueprint, answer, instant
 from app.errors import PROBLEMS, Problem
-from app.store import appeals, gauges, merchants
+from app.flows.bill.close import days_behind
+from app.store import appeals, gauges, merchants, settlement
 from app.store.db import schema_is_current
 from app.wiring import wired
 from ledger.entries import Entry
@@ -125,6 +126,9 @@ def metrics() -> Response:
         figures = gauges.budgets(tx)
         _gauge(moment, "appeals_overdue").set(appeals.overdue(tx, here.clock()))
         _gauge(moment, "merchants_low").set(merchants.count_low(tx))
+        books = settlement.position(tx)
+        _gauge(moment, "bills_difference_points").set(books.difference_points)
+        _gauge(moment, "bills_days_behind").set(days_behind(books.closed, here.clock()))
     left = _gauge(moment, "budget_left_points", "scope")
     waiting = _gauge(moment, "budget_waiting_points", "scope")
     for budget in figures:

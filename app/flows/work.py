@@ -19,6 +19,7 @@ from sqlalchemy.exc import DBAPIError
 from app.config import CITY_ZONE
 from app.flows.appeal.overdue import grant_in_time
 from app.flows.archive import make_next
+from app.flows.bill.close import Closing
 from app.flows.budget import pay_waiting
 from app.flows.challenge import Watch
 from app.flows.charge.timeout import time_out
@@ -74,7 +75,7 @@ class Worker:
         self._heard_at: datetime | None = None
         self._beside = beside
         self._watch, self._rankings = Watch(engine, vault), rankings
-        self._patrol = Patrol(engine)
+        self._patrol, self._closing = Patrol(engine), Closing(engine, vault)
         self._daily = (Expiry(engine, vault), Reminders(engine, vault), Lapses(engine, vault))
         self._followed_at: datetime | None = None
 
@@ -136,7 +137,7 @@ class Worker:
         """One page of work for those who go through the ledger or the wallets, so that sealing
         never waits for them; whether there may be more. Without Redis there are no rankings, and
         all else goes on."""
-        followers = (*self._daily, self._watch, self._patrol)
+        followers = (*self._daily, self._watch, self._patrol, self._closing)
         done = [one.step(now) for one in followers]  # a page of each
         more = any(done)
         try:

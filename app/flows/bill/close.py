@@ -66,6 +66,11 @@ def last_over(now: datetime) -> int:
     return day_number((now - GRACE).astimezone(CITY_ZONE).date() - timedelta(days=1))
 
 
+def days_behind(closed: int, now: datetime) -> int:
+    """How many days are over and not closed; so many since ever if none was."""
+    return max(0, (date_of(last_over(now)) - date_of(closed)).days)
+
+
 def date_of(day: int) -> date:
     """The date of a day YYYYMMDD."""
     return date(day // 10000, day // 100 % 100, day % 100)
