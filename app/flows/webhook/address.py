@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 import socket
 from collections.abc import Callable, Sequence
-from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 from typing import Final, NamedTuple
 from urllib.parse import urlsplit
 
@@ -27,7 +27,10 @@ _VISIBLE = re.compile(r"[!-~]+")
 _LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 _GLOBAL_V6 = IPv6Network("2000::/3")  # all that IANA has given out as global unicast
 _NAT64 = IPv6Network("64:ff9b::/96")  # RFC 6052: the last 32 bits are an IPv4 address
-_RELAY = IPv4Address("192.88.99.0")  # RFC 7526: once the relays of 6to4, a /24
+# In the special-purpose registries (RFC 6890) and not, or not in all versions, in `is_global`:
+# protocol assignments, relays of 6to4 (RFC 7526), and documentation (RFC 9637).
+_SPECIAL_V4 = (IPv4Network("192.0.0.0/24"), IPv4Network("192.88.99.0/24"))
+_SPECIAL_V6 = (IPv6Network("2001::/23"), IPv6Network("3fff::/20"))
 
 Resolve = Callable[[str, int], Sequence[str]]
 
@@ -110,14 +113,14 @@ def is_public(text: str) -> bool:
             inner = IPv4Address(int(address) & 0xFFFF_FFFF)
         if inner is not None:
             return _public_v4(inner)
-        return address in _GLOBAL_V6 and address.is_global and not address.is_multicast
+        special = any(address in network for network in _SPECIAL_V6)
+        return address in _GLOBAL_V6 and address.is_global and not special
     return _public_v4(address)
 
 
 def _public_v4(address: IPv4Address) -> bool:
-    relay = int(address) >> 8 == int(_RELAY) >> 8
-    special = address.is_multicast or address.is_reserved or address.is_unspecified or relay
-    return address.is_global and not special
+    special = any(address in network for network in _SPECIAL_V4)
+    return address.is_global and not address.is_multicast and not special
 
 
 def _is_loopback(text: str) -> bool:

@@ -57,9 +57,10 @@ class Poster:
             return Answer(None, "TIMEOUT")
         except (httpcore.ProtocolError, httpcore.ReadError, httpcore.WriteError):
             return Answer(None, "BROKEN_ANSWER")
-        except httpcore.ConnectError as error:
-            tls = isinstance(error.__cause__, ssl.SSLError)
-            return Answer(None, "TLS_FAILED" if tls else "NO_CONNECTION")
+        except _TLSError:
+            return Answer(None, "TLS_FAILED")
+        except httpcore.ConnectError:
+            return Answer(None, "NO_CONNECTION")
         except (OSError, UnicodeError):
             return Answer(None, "NAME_UNKNOWN")
 
@@ -92,6 +93,10 @@ def _beginning(parts: Iterable[bytes]) -> bytes:
     except (httpcore.TimeoutException, httpcore.NetworkError, httpcore.ProtocolError):
         pass
     return body[:MAX_ANSWER]
+
+
+class _TLSError(httpcore.ConnectError):
+    """The connection stands, and TLS over it does not: another name, an unknown issuer."""
 
 
 class _Pinned(httpcore.NetworkBackend):
@@ -135,7 +140,10 @@ class _Stream(httpcore.NetworkStream):
         server_hostname: str | None = None,
         timeout: float | None = None,
     ) -> httpcore.NetworkStream:
-        inner = self._inner.start_tls(ssl_context, server_hostname, _left(self._ends))
+        try:
+            inner = self._inner.start_tls(ssl_context, server_hostname, _left(self._ends))
+        except httpcore.ConnectError as error:
+            raise _TLSError(*error.args) from None
         return _Stream(inner, self._ends)
 
     def get_extra_info(self, info: str) -> Any:
