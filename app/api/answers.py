@@ -64,6 +64,10 @@ class LineSchema(ma.Schema):
     concerns_entry_id = ma.fields.String(
         metadata={"description": "the entry that this settles, reverses, redeems or gives back"}
     )
+    merchant = ma.fields.String(metadata={"description": "where points were held or spent"})
+    out_request_no = ma.fields.String(metadata={"description": "a charge's, by its merchant"})
+    order = ma.fields.String(metadata={"description": "the order that points were for"})
+    reward_zh = ma.fields.String(metadata={"description": "what was ordered"})
 
 
 class AreaCarbonSchema(ma.Schema):

@@ -110,7 +110,7 @@ def get_home(args: dict[str, Any]) -> Response:
         reach = here.days.since(tx, min(month, today - _WEEK), now)
         lines = statements.newest(tx, g.resident, reach)
         editions = partial(here.registry.edition, tx)
-        recent = [statement.line(item, editions) for item in lines[:_RECENT]]
+        recent = statement.lines(tx, g.resident, lines[:_RECENT], editions)
         challenges = challenge.progress(tx, here.vault, g.resident, now)
         reward = _next_reward(tx, here.shelf.offers(tx, now), now)
     balances = _balances(held.balances, now)
@@ -158,7 +158,7 @@ def get_statement(args: dict[str, Any]) -> Response:
             wanted = wanted._replace(before=before, end=instant(end))
         rows = statements.lines(tx, g.resident, limit + 1, wanted)
         editions = partial(here.registry.edition, tx)
-        items = [statement.line(item, editions) for item in rows[:limit]]
+        items = statement.lines(tx, g.resident, rows[:limit], editions)
     more = cursor_of(str(rows[limit - 1].arrival)) if len(rows) > limit else None
     return answer(page(items, more))
 
@@ -174,7 +174,7 @@ def get_entry(entry_id: str) -> Response:
     with one_statement(here.engine) as tx:
         own = _own(tx, here.vault, entry_id)
         line, editions = own.line, partial(here.registry.edition, tx)
-        shown = statement.line(line, editions)
+        (shown,) = statement.lines(tx, g.resident, [line], editions)
         version, opened = statement.rule_of(line.fact, editions), _open(here.vault, own)
         reckoned = statement.reckon(version, opened[1]) if version and opened else None
         cut = None

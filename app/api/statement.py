@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
+
+from sqlalchemy import Connection
 
 from app.api.wire import calendar_day, instant, stamp
 from app.flows.explain import Cut
 from app.flows.summary import gained
+from app.store import charges
+from app.store.charges import Spending
 from app.store.statements import Fact, Line
 from ledger.accounts import Asset
 from ledger.entries import Kind
@@ -30,6 +34,7 @@ _TITLES: dict[str, str] = {
     Kind.EXPIRE: "过期",
     Kind.ADJUST: "调整",
 }
+_SPENT = frozenset(map(str, (Kind.HOLD, Kind.RELEASE, Kind.REDEEM, Kind.REFUND)))
 _SHOWN = (("awaiting", "waiting_points"), ("withheld", "withheld_points"))
 
 
@@ -41,8 +46,23 @@ class Reckoned(NamedTuple):
     reduction: Reduction
 
 
-def line(item: Line, editions: Editions) -> dict[str, Any]:
-    """One line of a statement: amounts are what the wallet gained, or lost if negative."""
+def lines(
+    tx: Connection, resident: str, items: Sequence[Line], editions: Editions
+) -> list[dict[str, Any]]:
+    """Lines of a resident's statement: amounts are what the wallet gained, or lost if negative.
+    Where points were spent is looked up, if any were."""
+    spent = [_spent(item.fact) for item in items if item.fact["kind"] in _SPENT]
+    known = charges.spendings(tx, resident, spent) if spent else {}
+    return [_line(item, editions, known) for item in items]
+
+
+def _spent(fact: Fact) -> str:
+    """The hold or redemption that an entry is, resolves or gives back."""
+    detail = fact["detail"]
+    return str(detail.get("redeem") or detail.get("hold") or fact["id"])
+
+
+def _line(item: Line, editions: Editions, spendings: Mapping[str, Spending]) -> dict[str, Any]:
     fact, detail = item.fact, item.fact["detail"]
     version = rule_of(fact, editions)
     made: dict[str, Any] = {
@@ -61,6 +81,12 @@ def line(item: Line, editions: Editions) -> dict[str, Any]:
     for name in ("settles", "reverses", "redeem", "hold"):
         if name in detail:
             made["concerns_entry_id"] = detail[name]
+    if fact["kind"] in _SPENT and (spending := spendings.get(_spent(fact))):
+        made["merchant"] = spending.merchant_name
+        if spending.title is None:
+            made["out_request_no"] = spending.number
+        else:
+            made["order"], made["reward_zh"] = spending.number, spending.title
     return made
 
 
