@@ -24,6 +24,7 @@ from werkzeug.test import TestResponse
 from app import create_app
 from app.auth import Received, sign
 from app.flows.enroll import enroll
+from app.flows.join import add_resident
 from app.flows.login import hash_token
 from app.flows.partner.apply import Application, apply
 from app.flows.partner.contract import agree
@@ -33,7 +34,9 @@ from app.flows.partner.keys import add_key
 from app.flows.partner.stores import put_store, put_till
 from app.flows.public_key import PublicKey, key_id
 from app.flows.tokens import issue_access_token
-from app.store import admins, merchants, providers
+from app.store import admins, budgets, entries, merchants, providers
+from ledger.entries import instant
+from ledger.transfers import adjust
 
 _SPKI = PublicFormat.SubjectPublicKeyInfo
 
@@ -357,3 +360,97 @@ def open_receiver() -> Iterator[Callable[[], Receiver]]:
 def receiver(open_receiver) -> Receiver:
     """A merchant's server for webhooks."""
     return open_receiver()
+
+
+@dataclass
+class Buyer:
+    """A resident who asks: buyer.post("orders", {...}). Every POST has a key of its own."""
+
+    client: FlaskClient
+    city: Any
+    id: str
+    numbers: Any = field(default_factory=count)
+
+    def get(self, path: str, **query: Any) -> TestResponse:
+        headers = {"Authorization": f"Bearer {self._token()}"}
+        return self.client.get(f"/api/v1/me/{path}", query_string=query, headers=headers)
+
+    def post(self, path: str, document: Any = None, key: str = "") -> TestResponse:
+        headers = {
+            "Authorization": f"Bearer {self._token()}",
+            "Idempotency-Key": key or f"buyer-{next(self.numbers):06d}",
+        }
+        return self.client.post(f"/api/v1/me/{path}", json=document, headers=headers)
+
+    def points(self) -> tuple[int, int]:
+        """Points in the wallet, and on hold."""
+        held = self.get("balances").get_json()
+        return int(held["points"]), int(held["held_points"])
+
+    def _token(self) -> str:
+        return issue_access_token(self.city.vault.token, self.id, self.city.clock())
+
+
+@pytest.fixture
+def buyer(client, city) -> Callable[..., Buyer]:
+    """Lets somebody join and gives them points: buyer(500), buyer(500, district="140404")."""
+
+    def make(points: int = 1000, district: str = "140403", bucket: int = 20271231) -> Buyer:
+        with city.engine.begin() as tx:
+            who = add_resident(tx, city.vault, district, city.clock())
+            if points:
+                gift = adjust(
+                    id=token_bytes(16).hex(),
+                    at=instant(city.clock()),
+                    resident=who,
+                    budget=budgets.scopes(tx)["*"],
+                    points=points,
+                    bucket=bucket,
+                    reason="test",
+                )
+                entries.append(tx, [gift])
+        return Buyer(client, city, who)
+
+    return make
+
+
+REWARD = {
+    "kind": "voucher",
+    "title_zh": "面条一碗",
+    "title_en": "A bowl of noodles",
+    "text_zh": "任选一碗，不含饮料。",
+    "points": "100",
+    "stock": "50",
+    "valid_days": 30,
+    "unused": "refund",
+    "opens_at": "2026-11-01T00:00:00+08:00",
+    "closes_at": "2027-11-01T00:00:00+08:00",
+}
+
+
+@pytest.fixture
+def draft(shop) -> Callable[..., Any]:
+    """A merchant's draft of a reward: draft("bowl", points="200"); the answer. What is None in
+    the changes is left out."""
+
+    def make(code: str = "bowl", shop: Shop = shop, **changes: Any) -> TestResponse:
+        document = {name: it for name, it in (REWARD | changes).items() if it is not None}
+        return shop.put(f"rewards/{code}", document)
+
+    return make
+
+
+@pytest.fixture
+def on_offer(draft, desk) -> Callable[..., str]:
+    """A reward that an operator opened: on_offer("bowl", stock="5"); its id."""
+
+    def make(code: str = "bowl", **changes: Any) -> str:
+        made = draft(code, **changes)
+        assert made.status_code == 200, made.get_json()
+        reward = made.get_json()
+        etag = f'"{reward["revision"]}"'
+        opened = desk("operator").post(f"rewards/{reward['id']}/open", match=etag)
+        assert opened.status_code == 200, opened.get_json()
+        return reward["id"]
+
+    return make
