@@ -14,7 +14,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from app.api.wire import Blueprint, answer, instant
 from app.errors import PROBLEMS, Problem
 from app.flows.bill.close import days_behind
-from app.store import appeals, gauges, merchants, settlement
+from app.store import appeals, deliveries, gauges, merchants, settlement
 from app.store.db import schema_is_current
 from app.wiring import wired
 from ledger.entries import Entry
@@ -129,6 +129,11 @@ def metrics() -> Response:
         books = settlement.position(tx)
         _gauge(moment, "bills_difference_points").set(books.difference_points)
         _gauge(moment, "bills_days_behind").set(days_behind(books.closed, here.clock()))
+        unsent = deliveries.backlog(tx)
+        age = (here.clock() - unsent.oldest).total_seconds() if unsent.oldest else 0
+        _gauge(moment, "webhook_waiting").set(unsent.waiting)
+        _gauge(moment, "webhook_dead").set(unsent.dead)
+        _gauge(moment, "webhook_oldest_s").set(max(0, int(age)))
     left = _gauge(moment, "budget_left_points", "scope")
     waiting = _gauge(moment, "budget_waiting_points", "scope")
     for budget in figures:
