@@ -252,6 +252,8 @@ class MerchantGuard:
             header = request.headers.get("Authorization")
             key = verify_request(here.engine, here.clock(), header, received(), merchants.find_key)
             asks = key.partner
+            if key.sandbox and not here.config.sandbox:
+                raise AuthError("KEY_REVOKED", "a sandbox merchant's key is everybody's; not here")
             g.merchant, g.caller = asks, f"merchant {asks.id}"
             limits.spend(limits.MERCHANT, asks.code)
             if asks.state == "closed" and request.method != "GET":

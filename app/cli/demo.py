@@ -23,9 +23,13 @@ from sqlalchemy import Engine, create_engine
 from app.cli.client import TIMEOUT_S, ProviderError
 from app.cli.clock import now
 from app.cli.local import Server, free_port, prepare, started
+from app.cli.market import MARKET, open_market
+from app.cli.merchant_client import MerchantClient
 from app.cli.populate import SHORT_AREA, Sent, open_doors, reports, send, settle_in
 from app.cli.sample_city import Person, SampleCity
 from app.cli.serve import claim, stay
+from app.cli.spend import spend
+from app.clock import city_clock
 from app.config import CITY_ZONE, Config
 from app.flows.export import export_log
 from app.store import people
@@ -79,9 +83,12 @@ def demo(config: Config, residents: int, days: int, seed: int, port: int, no_ser
         open_doors(stage.engine, stage.vault, city, days, now())
         joined = settle_in(stage.engine, stage.vault, city, crowd, now())
         stage.say(f"{residents:,} residents, {joined:,} of them new; seven budgets funded")
+        open_market(stage.engine, stage.vault, now())
         sent = _send(stage, city, crowd, days)
+        spend(stage.http, stage.server.url, city_clock(config))
         _wait_until_sealed(stage)
         _show_city(stage, city, sent)
+        _show_market(stage)
         _audit(stage)
         _show_resident(stage, city, crowd)
         _say_how_to_repeat(stage)
@@ -175,6 +182,26 @@ def _show_city(stage: Stage, city: SampleCity, sent: Sent) -> None:
 
 def _shown(row: list[int]) -> list[str]:
     return [f"{n / 1e6:,.1f}" if place == 5 else f"{n:,}" for place, n in enumerate(row)]
+
+
+def _show_market(stage: Stage) -> None:
+    """What each merchant took and gave back today, as its own bill says."""
+    kinds = {"at tills": ("charge",), "orders": ("order",), "given back": ("refund", "reverse")}
+    table = Table("merchant", *kinds, "points redeemed", "points left", title="The market today")
+    for column in table.columns[1:]:
+        column.justify = "right"
+    clock = city_clock(stage.config)
+    for stall in MARKET:
+        shop = MerchantClient(stage.http, stage.server.url, stall.code, clock)
+        try:
+            bill = shop.get(f"bills/{clock().astimezone(CITY_ZONE).date()}?preview=true")
+        except ProviderError:  # nothing was spent there today
+            bill = {"kinds": [], "points": "0"}
+        lines = {one["kind"]: int(one["lines"]) for one in bill["kinds"]}
+        counts = [sum(lines.get(kind, 0) for kind in named) for named in kinds.values()]
+        figures = [*counts, int(bill["points"]), int(shop.get("profile")["allowance_points"])]
+        table.add_row(f"{stall.name} {stall.code}", *[f"{figure:,}" for figure in figures])
+    stage.console.print(table)
 
 
 def _audit(stage: Stage) -> None:

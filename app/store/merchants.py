@@ -46,12 +46,13 @@ class Partner(NamedTuple):
 
 class Key(NamedTuple):
     """A key that a merchant's requests are verified with; `public_key` is its
-    SubjectPublicKeyInfo in DER."""
+    SubjectPublicKeyInfo in DER. A sandbox merchant's is everybody's."""
 
     partner: Partner
     algorithm: str
     public_key: bytes
     revoked_at: datetime | None
+    sandbox: bool = False
 
 
 class KeyFace(NamedTuple):
@@ -108,7 +109,8 @@ _CONTRACT = (
 )
 # On every charge's way: the driver's own SQL.
 _KEY = """
-SELECT encode(m.id, 'hex'), m.code, m.state, k.till, k.algorithm, k.public_key, k.revoked_at
+SELECT encode(m.id, 'hex'), m.code, m.state, k.till, k.algorithm, k.public_key, k.revoked_at,
+  m.sandbox
 FROM merchant_keys k JOIN merchants m ON m.id = k.merchant WHERE k.key_id = %s"""
 _TILL = """
 SELECT t.id, t.store, t.code FROM tills t JOIN stores s ON s.id = t.store

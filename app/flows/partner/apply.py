@@ -9,6 +9,7 @@ from typing import NamedTuple
 import orjson
 from sqlalchemy import Connection
 
+from app.flows.partner.sandbox import public_key
 from app.flows.partner.standing import PartnerError
 from app.flows.public_key import PublicKey, key_id
 from app.store import merchants
@@ -36,6 +37,8 @@ def apply(
 ) -> Merchant:
     """Keep an application and the key that the caller has seen it signed by. The same one again is
     answered how it stands. Raises PartnerError MERCHANT_EXISTS."""
+    if not sandbox and key == public_key(said.code):
+        raise PartnerError("KEY_EXISTS", "this key is a sandbox's and everybody's; make another")
     made = token_hex(16)
     sealed = vault.seal_for(_purpose(made), orjson.dumps(said.contact))
     one = Merchant(
