@@ -90,7 +90,7 @@ def stage(customers: int) -> Iterator[Stage]:
                 budgets.create(tx, token_hex(16), area, area, now)
             fund_budget(engine, vault, area, 10**12, "bench", now)
             key = folder / f"{code}.pem"
-            key_id = add_provider_key(engine, code, key)
+            key_id = add_provider_key(engine, code, key, now)
             names = tuple(f"{code}-customer-{n}" for n in range(customers))
             for first in range(0, len(names), BATCH):
                 some = names[first : first + BATCH]

@@ -9,6 +9,7 @@ import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
 from secrets import token_hex
 
@@ -160,19 +161,19 @@ def provider_key(config: Config, code: str, public: Path | None, write: Path | N
     if given is None or (public and write):
         raise click.UsageError("give either --public FILE or --write FILE")
     with parts(config) as (_, engine, _vault):
-        key_id = add_provider_key(engine, code, given)
+        key_id = add_provider_key(engine, code, given, _now())
     click.echo(key_id)
 
 
-def add_provider_key(engine: Engine, code: str, public: bytes | Path) -> str:
+def add_provider_key(engine: Engine, code: str, public: bytes | Path, now: datetime) -> str:
     """Register a PEM public key, or make an Ed25519 pair and write its private half to a path.
 
     Raises click.ClickException for a key that requests cannot be signed with, or no such provider.
     """
     if isinstance(public, bytes):
-        return _register(engine, code, read_key(public))
+        return _register(engine, code, read_key(public), now)
     with new_pair(public) as made:
-        return _register(engine, code, made)
+        return _register(engine, code, made, now)
 
 
 @contextmanager
@@ -200,13 +201,13 @@ def read_key(pem: bytes) -> PublicKey:
         raise click.ClickException(str(error)) from None
 
 
-def _register(engine: Engine, code: str, key: PublicKey) -> str:
+def _register(engine: Engine, code: str, key: PublicKey, now: datetime) -> str:
     key_id = f"{code}-{token_hex(4)}"
     try:
         with engine.begin() as tx:
-            providers.add_key(tx, key_id, code, key.algorithm, key.der, _now())
+            providers.add_key(tx, key_id, code, key.algorithm, key.der, now)
             detail = {"key_id": key_id, "public_key": base64(key.der)}
-            act(tx, CLI, "provider.key_added", code, detail, _now())
+            act(tx, CLI, "provider.key_added", code, detail, now)
     except IntegrityError:
         raise click.ClickException(f"there is no provider {code}; add it first") from None
     return key_id

@@ -29,7 +29,7 @@ def provider_key(config: Config, engine: Engine, code: str) -> tuple[str, bytes]
         key = providers.find_key(tx, named.read_text()) if kept else None
     if key is None or key.provider != code or key.revoked_at is not None:
         pem.unlink(missing_ok=True)  # of another database, or of a start that was cut short
-        named.write_text(add_provider_key(engine, code, pem))
+        named.write_text(add_provider_key(engine, code, pem, now()))
     return named.read_text(), pem.read_bytes()
 
 
