@@ -8,7 +8,19 @@ import sys
 import click
 from sqlalchemy.exc import OperationalError, ProgrammingError
 
-from app.cli import admins, backtest, clock, demo, merchants, operate, rankings, serve, sign, trips
+from app.cli import (
+    admins,
+    backtest,
+    bills,
+    clock,
+    demo,
+    merchants,
+    operate,
+    rankings,
+    serve,
+    sign,
+    trips,
+)
 from app.config import read_config
 
 
@@ -19,7 +31,19 @@ def puhui(context: click.Context) -> None:
     context.obj = read_config(os.environ)
 
 
-for module in (admins, backtest, clock, demo, merchants, operate, rankings, serve, sign, trips):
+for module in (
+    admins,
+    backtest,
+    bills,
+    clock,
+    demo,
+    merchants,
+    operate,
+    rankings,
+    serve,
+    sign,
+    trips,
+):
     for command in module.COMMANDS:
         puhui.add_command(command)
 
