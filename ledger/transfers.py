@@ -258,12 +258,17 @@ def _give_back(
     return tuple(lines)
 
 
-def _in_grace(back: Iterable[tuple[int, int]], today: int) -> dict[int, int]:
+@lru_cache(maxsize=4096)
+def grace_bucket(today: int) -> int:
+    """The bucket in which a refund on the day ``today`` gives expired points back."""
     day = date(today // 10000, today // 100 % 100, today % 100)
-    grace = day_number(day + timedelta(REFUND_GRACE_DAYS))
+    return day_number(day + timedelta(REFUND_GRACE_DAYS))
+
+
+def _in_grace(back: Iterable[tuple[int, int]], today: int) -> dict[int, int]:
     gained: dict[int, int] = {}
     for bucket, amount in back:
-        live = bucket if bucket >= today else grace
+        live = bucket if bucket >= today else grace_bucket(today)
         gained[live] = gained.get(live, 0) + amount
     return gained
 

@@ -13,6 +13,7 @@ from typing import NamedTuple
 from app.flows.backtest.life import Act, Life, Move
 from app.flows.backtest.replay import Worth
 from ledger.buckets import expiry_bucket
+from ledger.transfers import grace_bucket
 
 Lines = list[tuple[int, int]]  # bucket, points
 
@@ -93,14 +94,14 @@ class _Wallet:
         elif move.kind == "reverse" and (act or move.refers in self._settled):
             bucket, points = self._granted.pop(move.refers, (0, 0))
             self._take(points, bucket)
-        elif move.kind == "hold":
+        elif move.kind == "hold" or (move.kind == "redeem" and not move.refers):
             points = -sum(amount for _, amount in move.points)
             self._taken[move.id] = lines = self._take(points, 0)
             self._uncovered += points - sum(amount for _, amount in lines)
         elif move.kind == "redeem" and move.refers in self._taken:
             self._taken[move.id] = self._taken.pop(move.refers)
         elif move.kind in ("release", "refund") and move.refers in self._taken:
-            self._give_back(self._taken[move.refers], sum(amount for _, amount in move.points))
+            self._give_back(move, self._taken[move.refers])
         elif move.kind != "expire":  # what expires follows from the days, not from the record
             for bucket, amount in move.points:
                 if amount < 0:
@@ -130,11 +131,13 @@ class _Wallet:
                 lines.append((bucket, amount))
         return lines
 
-    def _give_back(self, lines: Lines, points: int) -> None:
+    def _give_back(self, move: Move, lines: Lines) -> None:
+        points = sum(amount for _, amount in move.points)
         while lines and points:
             bucket, amount = lines.pop()
             back = min(points, amount)
-            self._put(bucket, back)
+            lives = move.kind == "release" or bucket >= move.day
+            self._put(bucket if lives else grace_bucket(move.day), back)
             points -= back
             if back < amount:
                 lines.append((bucket, amount - back))

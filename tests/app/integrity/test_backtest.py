@@ -134,7 +134,10 @@ class Story:
         """Some of a person's points, or all: what is reversed after that is owed."""
         who, request = self.dice.choice(self.people), str(next(self.numbers))
         points = self.dice.choice((40, 700, self.town.points(who) or 1))
-        self.holds.append(self.town.till().hold(who, points, request).id)
+        if self.dice.random() < 0.7:
+            self.holds.append(self.town.till().hold(who, points, request).id)
+        else:
+            self.redeemed.append(self.town.till().charge(who, points, request).id)
 
     def resolve(self):
         if self.holds:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import psycopg
 import pytest
-from sqlalchemy import create_engine, event
+from sqlalchemy import create_engine
 
 from app.flows import tune
 from app.flows.accept import accept
@@ -68,7 +68,8 @@ def survives(url: str, events: int, job) -> bool:
         try:
             fuse = Fuse(events)
             engine = create_engine(url)
-            event.listen(engine, "before_cursor_execute", fuse.tick)
+            fuse.watch(psycopg.Cursor, "execute")
+            fuse.watch(psycopg.Cursor, "executemany")
             fuse.watch(psycopg.Cursor, "copy")
             fuse.watch(psycopg.Copy, "finish")
             fuse.watch(psycopg.Connection, "commit", end=True)
