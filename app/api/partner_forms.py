@@ -131,6 +131,9 @@ class MerchantSchema(ma.Schema):
 class MerchantProfileSchema(MerchantSchema):
     """A merchant with the terms in force and the points it may still redeem."""
 
+    id = ma.fields.String(
+        required=True, metadata={"description": "its account in the ledger; vouchers name it"}
+    )
     contract = ma.fields.Nested(ContractSchema, required=True, allow_none=True)
     allowance_points = ma.fields.String(required=True)
 
@@ -202,6 +205,7 @@ def terms(one: Contract) -> dict[str, Any]:
 def profile(one: Merchant, contract: Contract | None, allowance: int) -> dict[str, Any]:
     """A merchant as MerchantProfileSchema describes it."""
     return head(one) | {
+        "id": one.id,
         "contract": terms(contract) if contract else None,
         "allowance_points": str(allowance),
     }
