@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import os
+import signal
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from datetime import date, timedelta
+from functools import partial
 from itertools import count
 from pathlib import Path
 from secrets import token_bytes, token_hex
@@ -315,3 +319,82 @@ class Drafts:
 def drafts(town) -> Drafts:
     """Drafts of a town."""
     return Drafts(town)
+
+
+class Fuse:
+    """Kills its process when it has been told of enough events."""
+
+    def __init__(self, events: int) -> None:
+        self.left = events
+
+    def tick(self, *_args: object) -> None:
+        self.left -= 1
+        if self.left == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    def watch(self, owner: type, name: str, *, end: bool = False) -> None:
+        """Count the beginning of a method's calls, and their end if something lasting follows."""
+        original = getattr(owner, name)
+
+        def counted(*args, **named):
+            self.tick()
+            result = original(*args, **named)
+            if end:
+                self.tick()
+            return result
+
+        setattr(owner, name, counted)
+
+
+def survives(url: str, events: int, job) -> bool:
+    """Run job(engine) in a child that dies at the given event; whether it came to its end."""
+    child = os.fork()
+    if child == 0:
+        code = 1
+        try:
+            fuse = Fuse(events)
+            engine = create_engine(url)
+            fuse.watch(psycopg.Cursor, "execute")
+            fuse.watch(psycopg.Cursor, "executemany")
+            fuse.watch(psycopg.Cursor, "copy")
+            fuse.watch(psycopg.Copy, "finish")
+            fuse.watch(psycopg.Connection, "commit", end=True)
+            fuse.watch(Path, "replace", end=True)
+            job(engine)
+            code = 0
+        finally:
+            os._exit(code)
+    _, status = os.waitpid(child, 0)
+    if os.WIFEXITED(status):
+        assert os.WEXITSTATUS(status) == 0, "the job failed by itself"
+        return True
+    assert os.WTERMSIG(status) == signal.SIGKILL
+    return False
+
+
+@pytest.fixture
+def deaths(town):
+    """Runs job(engine, n) to its n-th event for n = 1, 2, ... and yields after each death, with
+    whether the database shows any trace. Ends when the job survives.
+
+    A job runs in a child process that counts its statements, COPYs, commits and file replacements
+    and kills itself (SIGKILL) at the n-th of them."""
+
+    def run(job, prepare=lambda n: None):
+        traces = []
+        for n in itertools.count(1):
+            prepare(n)
+            before = town.digest()
+            town.engine.dispose()  # the child must not share a connection
+            if survives(town.config.database_url, n, partial(call, job, n)):
+                break
+            traces.append(town.digest() != before)
+            yield n, traces[-1]
+        assert len(traces) > 8
+        assert traces == sorted(traces), "once something was written, it stayed"
+        assert traces[-1], "the last death comes after the commit"
+
+    def call(job, n, engine):
+        job(engine, n)
+
+    return run
