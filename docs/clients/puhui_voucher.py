@@ -19,7 +19,7 @@ SIGNED = 66  # bytes before the signature
 
 
 def verify_voucher(token: str, keys: list[dict[str, Any]]) -> dict[str, Any]:
-    """What a token says, once one of the keys holds for it. Raises ValueError, which says why not."""
+    """What a token says, once one of the keys holds for it. Raises ValueError: why not."""
     form = re.fullmatch("PV1:([A-Z2-7]{208})", token)
     if form is None:
         raise ValueError("a token is PV1: and 208 of A-Z 2-7")
