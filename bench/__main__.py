@@ -12,12 +12,12 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from bench import audit, backtest, balance, ingest, quantify, residents, seal
+from bench import audit, backtest, balance, charges, ingest, quantify, residents, seal
 from bench.stage import Result, stage
 
 PARTS = {
     module.__name__.removeprefix("bench."): module
-    for module in (balance, ingest, seal, audit, quantify, backtest, residents)
+    for module in (balance, ingest, seal, audit, quantify, backtest, residents, charges)
 }
 LATEST = Path(__file__).with_name("latest.json")
 CUSTOMERS = 20_000  # a provider
@@ -38,6 +38,10 @@ TARGETS = {
     "statement page, p99": "ratio < 1.5",
     "entry detail, p99": "ratio < 1.5",
     "receipt, p99": "ratio < 1.5",
+    "charges": "ratio ≥ 0.5",
+    "charges, one merchant": "ratio ≥ 0.7",
+    "orders, one reward": "ratio ≥ 0.7",
+    "charge beside ingestion, p99": "ratio < 20",
 }
 
 

@@ -46,13 +46,13 @@ def measure(stage: Stage) -> list[Result]:
 
 
 @contextmanager
-def bare(config: Config, resident: str) -> Iterator[str]:
+def bare(config: Config, resident: str, workers: int = 1, threads: int = 2) -> Iterator[str]:
     """The floor's server over this database; a resident is asked for until it answers."""
     port = 18_000 + time.time_ns() % 20_000
     command = [
         sys.executable, "-m", "granian", "--interface", "wsgi", "--host", "127.0.0.1",
-        "--port", str(port), "--workers", "1", "--blocking-threads", "2", "--no-ws",
-        "--log-level", "warning", "bench.bare:app",
+        "--port", str(port), "--workers", str(workers), "--blocking-threads", str(threads),
+        "--no-ws", "--log-level", "warning", "bench.bare:app",
     ]  # fmt: skip
     root = Path(__file__).resolve().parents[1]
     process = subprocess.Popen(command, env=environment(config), cwd=root)

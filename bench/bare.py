@@ -1,14 +1,20 @@
-"""The floor of a read: Flask, one pooled connection, one primary-key SELECT, JSON out."""
+"""The floors: Flask, one pooled connection, one statement, JSON out.
+
+Of a read: one primary-key SELECT. Of a write: one INSERT of what a charge leaves behind in all (its
+entry, postings, row and bill line come to some 1,200 bytes), committed to disk as ours are.
+"""
 
 from __future__ import annotations
 
 import os
 
-from flask import Flask
+from flask import Flask, request
 from sqlalchemy import create_engine, text
 
 app = Flask(__name__)
 _engine = create_engine(os.environ["DATABASE_URL"])
+_INSERT = text("INSERT INTO bare_writes (number, body) VALUES (:number, :body)")
+_ROW_BYTES = 1_200
 _SELECT = text("SELECT joined_at FROM residents WHERE id = :id")
 
 
@@ -18,3 +24,13 @@ def read(resident: str) -> dict[str, str]:
     with _engine.connect() as connection:
         joined_at = connection.execute(_SELECT, {"id": bytes.fromhex(resident)}).scalar_one()
     return {"joined_at": joined_at.isoformat()}
+
+
+@app.post("/")
+def write() -> dict[str, str]:
+    """One row, once."""
+    asked = request.get_json()
+    row = {"number": asked["out_request_no"], "body": request.get_data().ljust(_ROW_BYTES)}
+    with _engine.begin() as connection:
+        connection.execute(_INSERT, row)
+    return {"state": "succeeded"}

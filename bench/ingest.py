@@ -11,6 +11,9 @@ from __future__ import annotations
 
 import multiprocessing
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import count
 from typing import Any
 
 import httpx
@@ -75,6 +78,42 @@ def _send(stage: Stage, url: str, senders: tuple[Provider, ...], first: int) -> 
     if accepted != expected:
         raise RuntimeError(f"{accepted} of {expected} activities were accepted")
     return expected / seconds
+
+
+@contextmanager
+def reporting(stage: Stage, url: str) -> Iterator[None]:
+    """Both providers report at full speed, batch after batch, for as long as this lasts."""
+    context = multiprocessing.get_context("spawn")
+    over = context.Event()
+    begun = context.Barrier(len(stage.providers) * CONNECTIONS + 1)
+    processes = [
+        context.Process(target=_report, args=(url, provider, connection, begun, over))
+        for provider in stage.providers
+        for connection in range(CONNECTIONS)
+    ]
+    for process in processes:
+        process.start()
+    begun.wait()
+    try:
+        yield
+    finally:
+        over.set()
+        for process in processes:
+            process.join()
+
+
+def _report(url: str, provider: Provider, connection: int, begun: Any, over: Any) -> None:
+    key, first = read_private_key(provider.key.read_bytes()), 10**6 * (1 + connection)
+    with httpx.Client(base_url=url, timeout=60) as http:
+        for n in count():
+            start = first + n * BATCH
+            acts = activities(provider, start, BATCH, seed=start)
+            document = {"batch_id": f"{provider.code}-{start}", "activities": acts}
+            _post(http, provider, key, orjson.dumps(document), n)
+            if n == 0:
+                begun.wait()
+            if over.is_set():
+                return
 
 
 def _provider(url: str, provider: Provider, first: int, barrier: Any, done: Any) -> None:
