@@ -19,6 +19,7 @@ from app.cli import (
     rankings,
     serve,
     sign,
+    trigger,
     trips,
 )
 from app.config import read_config
@@ -42,6 +43,7 @@ for module in (
     rankings,
     serve,
     sign,
+    trigger,
     trips,
 ):
     for command in module.COMMANDS:

@@ -52,6 +52,10 @@ class ResidentClient:
         said = http.post(f"{self._url}/api/v1/sandbox/login", json={"resident": resident})
         self._headers = {"Authorization": f"Bearer {read(said)['access_token']}"}
 
+    def again(self) -> ResidentClient:
+        """The same resident with a fresh token."""
+        return ResidentClient(self._http, self._url, self.resident)
+
     def get(self, path: str) -> dict[str, Any]:
         """GET /api/v1/me/{path}. Raises ProviderError."""
         return read(self._http.get(f"{self._url}/api/v1/me/{path}", headers=self._headers))
