@@ -11,6 +11,7 @@ from pathlib import Path
 from zipfile import BadZipFile, ZipFile
 
 from ledger import archive, proof
+from ledger.accounts import AccountKind
 from ledger.audit import Report, audit
 from ledger.encoding import commit, parse
 from ledger.entries import Entry, Kind
@@ -146,6 +147,8 @@ def _words(entry: Entry, index: int) -> list[str]:
         unit = "mg of CO2e" if asset == "CO2E" else "points"
         until = f" (bucket {bucket})" if bucket else ""
         lines.append(f"  {account.name} {amount:+} {unit}{until}")
+    if any(line.account.kind is AccountKind.MERCHANT for line in entry.postings):
+        lines.append("  (The merchant's line is its allowance: what it may still redeem.)")
     return lines
 
 

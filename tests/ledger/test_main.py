@@ -9,8 +9,10 @@ import pytest
 
 from ledger import transfers
 from ledger.__main__ import UNTRUSTED, main
+from ledger.checkpoint import Checkpoint
 from ledger.encoding import encode
-from ledger.merkle import inclusion_proof
+from ledger.keys import KeyRing
+from ledger.merkle import inclusion_proof, leaf_hash
 from ledger.note import Signer
 from ledger.proof import Receipt
 from ledger.tiles import TileNodes
@@ -133,6 +135,28 @@ def test_a_receipt_says_in_plain_words_what_it_proves(
     assert f"resident:{A} +750000 mg of CO2e" in said
     assert f"resident:{A} +3 points" in said
     assert "Signed by log.test.example/puhui in its log of 3 entries." in said
+
+
+def test_a_receipt_of_a_redemption_says_whose_allowance_it_used(
+    make_town: Callable[..., Any],
+    log_key: Signer,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    town = make_town()
+    town.take(town.issue(A, 9))
+    town.take(town.allow(20))
+    payload = town.charge(A, 6).payload()
+    ring = KeyRing((log_key,))
+    signed = ring.sign(Checkpoint(ring.origin, 1, leaf_hash(payload)))
+    file = tmp_path / "receipt"
+    file.write_text(Receipt(0, (), signed, payload).text())
+    assert main(["receipt", str(file), "--vkey", log_key.verifier.vkey]) == 0
+    said = capsys.readouterr().out
+    assert "leaf 0: redeem at 2026-01-01T01:02:03.004Z" in said
+    assert f"  resident:{A} -6 points" in said
+    assert f"  merchant:{'c' * 32} -6 points\n" in said
+    assert "what it may still redeem" in said
 
 
 def test_a_receipt_of_another_log_or_without_its_file_is_refused(

@@ -214,7 +214,7 @@ function readReceipt(text) {
 
 const FIELDS = "at detail id kind postings v";
 const ENTRY_KINDS = ("issue hold release redeem refund reverse expire adjust scenario.published" +
-  " scenario.withdrawn key.rotated budget.funded subject.erased day.closed admin.acted").split(" ");
+  " scenario.withdrawn key.rotated budget.funded merchant.funded subject.erased day.closed admin.acted").split(" ");
 
 /** RFC 8785 text of what an entry is made of: text, whole numbers, lists and tables. */
 function canonical(value) {

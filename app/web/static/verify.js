@@ -35,6 +35,8 @@ function show({ index, head, entry }, opened) {
     line(`条目 ${entry.id}，第 ${index} 片叶，${KINDS[entry.kind] ?? entry.kind}，${entry.at}`, "entry, leaf, kind, time"),
     ...(scenario ? [line(`依据 ${scenario} 第 ${version} 版`, "the rule it was reckoned by")] : []),
     list,
+    ...(entry.postings.some(([account]) => account.startsWith("merchant:"))
+      ? [line("商户一行是它的额度：还可兑换多少积分。", "The merchant's line is its allowance: what it may still redeem.")] : []),
     line(`由 ${head.origin} 在 ${head.size} 条的账本中签名。`, `Signed by ${head.origin} in its log of ${head.size} entries.`),
     ...(opened ? [
       line("原文与条目的承诺一致：", "The opening is what the entry committed to:"),
