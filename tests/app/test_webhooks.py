@@ -8,7 +8,7 @@ import threading
 import time
 from collections import Counter
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from itertools import count
 from typing import Any
@@ -17,6 +17,7 @@ import pytest
 from sqlalchemy import create_engine, text
 from standardwebhooks import Webhook, WebhookVerificationError
 
+from app.cli.local import running
 from app.flows import redeem
 from app.flows.webhook.deliver import AT_ONCE, LADDER, Courier, asked_pause
 from app.flows.webhook.emit import emit
@@ -576,6 +577,23 @@ def test_a_worker_killed_in_the_middle_loses_nothing(told, courier, city):
     assert first == second
     (state,) = told.last()["deliveries"]
     assert (state["state"], state["attempts"]) == ("delivered", 2)
+
+
+def test_the_worker_of_a_running_service_delivers(city, shop, receiver):
+    city.clock.now = datetime.now(UTC)
+    with running(city.config):
+        one = shop.post("webhooks", {"url": receiver.url}).get_json()
+        told = Told(shop, receiver, one["id"], one["secret"])
+        deadline = time.monotonic() + 15
+        shop.post(f"webhooks/{one['id']}/verify")
+        while told.read()["state"] != "active":
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        told.say(day="2026-11-21")
+        while not receiver.bodies("bill.ready"):
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+    assert told.verified()["data"] == {"day": "2026-11-21"}
 
 
 def test_one_who_comes_back_after_its_claim_lapsed_changes_nothing(told, courier, city):
