@@ -38,15 +38,17 @@ CHECKS = [
     content_type_conformance,
     response_schema_conformance,
 ]
-SESSIONS = (  # tested in test_login and test_sign_in; some would end the sessions used here
+SESSIONS = (  # who they let in is tested elsewhere; some would end the sessions used here
     "/login", "/login/refresh", "/admin/logout", "/admin/password", "/v1/join",
-    "/me/sign-out", "/me/sign-out-everywhere",
+    "/me/sign-out", "/me/sign-out-everywhere", "/merchant/applications",
 )  # fmt: skip
 IN_STEPS = (  # what a request cannot do that knows nothing of the one before it
     "/admin/admins/{name}/roles", "/admin/drafts", "/admin/drafts/{draft}", "/{scenario}/{name}",
     "POST /api/v1/me/appeals", "/ask", "/grant", "/refuse", "/answer", "/admin/settings/{setting}",
     "/me/phone", "/me/privacy-notice", "/{archive_id}", "/download", "/{verdict}", "/me/bindings",
     "/me/binding-disputes", "/unbind", "/withdrawals", "/confirm",
+    "/contracts", "/suspend", "/resume", "/funds", "/revoke", "/tills/{till}", "/link-code",
+    "POST /api/v1/merchant/keys", "POST /api/v1/me/staff-link",
     "/submit", "/approve", "/reject", "/discard", "/withdraw", "/undo",
     "/me/steps", "POST /api/v1/me/reports", "/accept", "/refuse", "/photo",
     "PUT /api/v1/admin/challenges/{challenge_id}", "/open", "/close",
