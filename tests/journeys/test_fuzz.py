@@ -7,12 +7,15 @@ from collections import Counter
 from datetime import timedelta
 from itertools import count, cycle
 from secrets import token_bytes, token_urlsafe
+from typing import Any, NamedTuple
 from urllib.parse import quote, unquote
 
 import pytest
 import redis
 import requests
 import schemathesis
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from schemathesis.checks import not_a_server_error
@@ -24,10 +27,19 @@ from schemathesis.specs.openapi.checks import (
 
 from app.api.providers import ReceiptSchema
 from app.config import CITY_ZONE
+from app.flows.bill.close import close_days
 from app.flows.budget import fund_budget
+from app.flows.charge.charge import Asked, charge
 from app.flows.login import hash_token
+from app.flows.partner.apply import Application, apply
+from app.flows.partner.contract import agree
+from app.flows.partner.decide import decide
+from app.flows.partner.stores import put_store, put_till
+from app.flows.pay_code import new_code
+from app.flows.public_key import PublicKey, key_id
 from app.flows.seal import Sealer
 from app.store import admins
+from app.store.merchants import Contract, Partner
 from app.store.settings import put as put_setting
 from app.wiring import utc_now
 from scenarios import load
@@ -52,8 +64,11 @@ IN_STEPS = (  # what a request cannot do that knows nothing of the one before it
     "/submit", "/approve", "/reject", "/discard", "/withdraw", "/undo",
     "/me/steps", "POST /api/v1/me/reports", "/accept", "/refuse", "/photo",
     "PUT /api/v1/admin/challenges/{challenge_id}", "/open", "/close",
+    "/bills/{merchant}/{day}/pay", "/bills/{day}/differences",
     "/me/friend-codes", "POST /api/v1/me/friends", "/remove",
 )  # fmt: skip
+YESTERDAY = utc_now() - timedelta(days=1)
+SPKI = PublicFormat.SubjectPublicKeyInfo
 SAFE = "/:@!$&'()*+,;=~-._"  # what stands for itself in a signed path
 RIDE = {
     "id": "ride-1",
@@ -70,6 +85,13 @@ QUICK = {
 _numbers = count()
 
 
+class Shop(NamedTuple):
+    """A merchant: its account, and who signs for it."""
+
+    id: str
+    sender: Any
+
+
 @pytest.fixture(scope="module")
 def bikes(still_town):
     fund_budget(still_town.engine, still_town.vault, "*", 10_000_000, "decision 1", utc_now())
@@ -79,6 +101,23 @@ def bikes(still_town):
 @pytest.fixture(scope="module")
 def rider(still_town, bikes):
     return still_town.resident(bikes, "rider-1")
+
+
+@pytest.fixture(scope="module")
+def shop(still_town):
+    """A merchant that may take points, with one store and one till; it signs."""
+    key, now = Ed25519PrivateKey.generate(), utc_now()
+    public = PublicKey("ed25519", key.public_key().public_bytes(Encoding.DER, SPKI))
+    said = Application("noodles", "面馆", "91140400MA0GXXXX3R", {"person": "王某", "phone": "1"})
+    terms = Contract(0, "city", "postpaid", 100, 100_000, 0, "terms 1", now)
+    with still_town.engine.begin() as tx:
+        made = apply(tx, still_town.vault, said, public, now)
+        place = {"name": "一店", "district": "140403", "address": "英雄路1号", "open": True}
+        put_store(tx, made.id, "s1", place)
+        put_till(tx, made.id, "t1", "s1", is_open=True)
+        agree(tx, still_town.vault, "olga", made.code, None, terms, now)
+        decide(tx, still_town.vault, "olga", made.code, None, "approve", "in order", now)
+    return Shop(made.id, still_town.sender(made.code, key_id(made.code, public.der), key))
 
 
 @pytest.fixture(scope="module")
@@ -94,7 +133,7 @@ def sessions(still_town):
 
 
 @pytest.fixture(scope="module")
-def known(still_town, bikes, rider, sessions):
+def known(still_town, bikes, rider, shop, sessions):
     """A value for each parameter that names something that exists."""
     change = {
         "title": "骑行",
@@ -116,8 +155,11 @@ def known(still_town, bikes, rider, sessions):
         template = {"id": "template-1", "fields": {"thing1": "text"}}
         put_setting(tx, "template.points.expiring", template, 0, utc_now())
     (credited,) = bikes.batch("a-batch", RIDE).json()["outcomes"]
+    sell_yesterday(still_town, shop, rider.account)
     Sealer(still_town.engine, still_town.vault, still_town.config.head_file).seal(utc_now())
     return {
+        "merchant": "noodles",
+        "day": YESTERDAY.astimezone(CITY_ZONE).date().isoformat(),
         "entry_id": credited["entry_id"],
         "entry": credited["entry_id"],
         "activity_id": "ride-1",
@@ -144,6 +186,16 @@ def known(still_town, bikes, rider, sessions):
     }
 
 
+def sell_yesterday(town, shop, resident):
+    """The till takes a point that the resident has, and the day is closed."""
+    asks = Partner(shop.id, "noodles", "approved", None)
+    with town.engine.begin() as tx:
+        shown = new_code(tx, town.vault, resident, None, YESTERDAY).code
+    asked = Asked(asks, "sale-0000", shown, 1, "t1", None)
+    assert charge(town.engine, town.vault, asked, YESTERDAY).charge.state == "succeeded"
+    close_days(town.engine, town.vault, utc_now() + timedelta(minutes=1))
+
+
 def open_challenge(town, sessions):
     """A challenge of this month that a resident can join; its id."""
     goal = {"of": "days", "at_least": 10}
@@ -166,14 +218,16 @@ def open_challenge(town, sessions):
 class Allowed(requests.auth.AuthBase):
     """Signs as a provider or bears somebody's token, whichever the address asks for."""
 
-    def __init__(self, provider, resident, sessions):
+    def __init__(self, provider, resident, shop, sessions):
         self.provider, self.resident, self.sessions = provider, resident, sessions
+        self.shop = shop
 
     def __call__(self, sent):
         path, mark, query = sent.path_url.partition("?")
         signed = quote(unquote(path), safe=SAFE) + mark + query
         body = sent.body.encode() if isinstance(sent.body, str) else sent.body or b""
-        header = self.provider.header(sent.method, signed, body)
+        signer = self.shop.sender if path.startswith("/api/v1/merchant/") else self.provider
+        header = signer.header(sent.method, signed, body)
         if path.startswith("/api/v1/me/"):
             header = f"Bearer {self.resident.token}"
         elif path.startswith("/api/v1/admin/"):
@@ -189,10 +243,10 @@ def forget_how_often(town, resident):
             counters.delete(key)
 
 
-def test_every_operation_answers_as_documented(still_town, bikes, rider, sessions, known):
+def test_every_operation_answers_as_documented(still_town, bikes, rider, shop, sessions, known):
     schema = schemathesis.openapi.from_dict(still_town.http.get("/openapi.json").json())
     schema.config.update(base_url=str(still_town.http.base_url))
-    allowed = Allowed(bikes, rider, sessions)
+    allowed = Allowed(bikes, rider, shop, sessions)
     served = Counter()
 
     def ask_often(operation):
