@@ -31,8 +31,9 @@ from app.flows.partner.sandbox import CODE
 from app.store import merchants
 
 _POINTS: Final = 20
-_WAIT_S: Final = 90  # the worker looks at days and allowances once a minute
+_WAIT_S: Final = 90  # the worker looks at days and allowances once a minute, of the city's time
 _LATE: Final = timedelta(days=6)  # the short voucher's day, and the days a till may report late
+_ROUND: Final = timedelta(seconds=61)
 _AFTER_MIDNIGHT: Final = timedelta(minutes=5)
 
 Said = dict[str, Any]
@@ -118,6 +119,7 @@ def _low(stage: Stage) -> Said:
                 raise ProviderError("CONTRACT_MISSING", f"{code} has no contract")
             raised = terms._replace(alert_points=left + 1, reference="puhui trigger")
             agree(tx, vault, CLI, code, None, raised, now)
+        _move(stage, _ROUND)
         said = _until(lambda: stage.shop.get("profile"), lambda profile: "low_at" in profile)
         with engine.begin() as tx:
             agree(tx, vault, CLI, code, None, terms, now)
@@ -164,7 +166,7 @@ KINDS: Final[dict[str, Callable[[Stage], Said]]] = {
 def trigger(config: Config, kind: str, merchant: str, url: str) -> None:
     """Make something of KIND happen for a sandbox merchant, in a demo that runs.
 
-    voucher.lapsed and bill.ready move the sandbox's clock forward.
+    voucher.lapsed, bill.ready and allowance.low move the sandbox's clock forward.
     """
     if not config.sandbox:
         raise ConfigError("there is no sandbox in production")
