@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from sqlalchemy import text
 
 from app.auth import Received, verify_request
-from app.flows.partner.standing import PartnerError, at_till, may_trade
+from app.flows.partner.standing import PartnerError, at_till
 from app.flows.public_key import key_id
 from app.store import merchants, providers
 from app.store.db import one_statement
@@ -193,21 +193,6 @@ def test_a_key_that_is_not_the_senders_is_not_registered(shop):
         answer = register(shop, theirs, public_key=bad)
         assert answer.get_json()["errors"][0]["field"] == "public_key"
     assert refusal(register(shop, theirs, till="t9")) == (404, "TILL_UNKNOWN")
-
-
-@pytest.mark.parametrize(
-    ("state", "code"),
-    [
-        ("applied", "MERCHANT_NOT_APPROVED"),
-        ("suspended", "MERCHANT_SUSPENDED"),
-        ("closed", "MERCHANT_CLOSED"),
-    ],
-)
-def test_only_the_approved_trade(state, code):
-    may_trade(Partner("ab" * 16, "noodles", "approved", None))
-    with pytest.raises(PartnerError) as refused:
-        may_trade(Partner("ab" * 16, "noodles", state, None))
-    assert refused.value.code == code
 
 
 def test_a_change_of_state_is_in_force_at_the_next_request(shop, desk):

@@ -8,12 +8,6 @@ from app.flows.once import must_match
 from app.store import merchants
 from app.store.merchants import Merchant, Partner, Till
 
-_REFUSALS = {
-    "applied": ("MERCHANT_NOT_APPROVED", "has applied and is not approved yet"),
-    "suspended": ("MERCHANT_SUSPENDED", "is suspended; it can still query, reverse and refund"),
-    "closed": ("MERCHANT_CLOSED", "is closed and may only read"),
-}
-
 
 class PartnerError(Exception):
     """A merchant cannot be brought to this, or may not do it; the sentence says why."""
@@ -47,16 +41,6 @@ def hold(tx: Connection, code: str, revision: str | None, *states: str) -> Merch
             f"{code} is {found.state}; this takes a merchant that is {' or '.join(states)}",
         )
     return found
-
-
-def may_trade(partner: Partner) -> None:
-    """Let only approved merchants on: for whatever takes points from a resident anew.
-
-    Raises PartnerError MERCHANT_NOT_APPROVED, MERCHANT_SUSPENDED, MERCHANT_CLOSED.
-    """
-    if partner.state in _REFUSALS:
-        code, words = _REFUSALS[partner.state]
-        raise PartnerError(code, f"{partner.code} {words}")
 
 
 def at_till(tx: Connection, partner: Partner, code: str) -> Till:
