@@ -10,7 +10,7 @@ from tempfile import TemporaryFile
 from typing import IO, Any
 
 import orjson
-from flask import Response, g, send_file
+from flask import Response, g
 from sqlalchemy import Connection, Engine
 
 from app.api import bill_forms as forms
@@ -32,6 +32,7 @@ from ledger.buckets import day_number
 
 _CSV = "text/csv; charset=utf-8"
 _XLSX = "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet"
+_PIECE = 65536
 _BINARY = {"type": "string", "format": "binary"}
 
 blp = Blueprint(
@@ -230,7 +231,15 @@ def _workbook(write: Callable[[IO[bytes]], None], name: str) -> Response:
     file = TemporaryFile()  # noqa: SIM115 (the answer closes it)
     write(file)
     file.seek(0)
-    return _file(send_file(file, mimetype=_XLSX), name)
+    made = Response(_pieces(file), content_type=_XLSX)
+    made.call_on_close(file.close)  # also if nobody reads it to its end
+    return _file(made, name)
+
+
+def _pieces(file: IO[bytes]) -> Iterator[bytes]:
+    with file:
+        while piece := file.read(_PIECE):
+            yield piece
 
 
 def _file(made: Response, name: str) -> Response:
