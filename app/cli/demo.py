@@ -23,7 +23,7 @@ from sqlalchemy import Engine, create_engine
 from app.cli.client import TIMEOUT_S, ProviderError
 from app.cli.clock import now
 from app.cli.local import Server, free_port, prepare, started
-from app.cli.market import MARKET, open_market
+from app.cli.market import MARKET, open_market, write_keys
 from app.cli.merchant_client import MerchantClient
 from app.cli.populate import SHORT_AREA, Sent, open_doors, reports, send, settle_in
 from app.cli.sample_city import Person, SampleCity
@@ -84,6 +84,7 @@ def demo(config: Config, residents: int, days: int, seed: int, port: int, no_ser
         joined = settle_in(stage.engine, stage.vault, city, crowd, now())
         stage.say(f"{residents:,} residents, {joined:,} of them new; seven budgets funded")
         open_market(stage.engine, stage.vault, now())
+        write_keys(stage.config.data_dir / "merchants")
         sent = _send(stage, city, crowd, days)
         spend(stage.http, stage.server.url, city_clock(config))
         _wait_until_sealed(stage)

@@ -9,8 +9,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
+from pathlib import Path
 from typing import Any, Final
 
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from sqlalchemy import Connection, Engine
 
 from app.flows.administer import CLI
@@ -18,8 +20,9 @@ from app.flows.partner.apply import Application, apply
 from app.flows.partner.contract import agree
 from app.flows.partner.decide import decide
 from app.flows.partner.fund import pay_in
-from app.flows.partner.sandbox import CODE, public_key
+from app.flows.partner.sandbox import CODE, private_key, public_key
 from app.flows.partner.stores import put_store, put_till
+from app.flows.public_key import key_id
 from app.flows.reward.change import bring
 from app.flows.reward.codes import upload
 from app.flows.reward.make import make
@@ -88,6 +91,16 @@ MARKET: Final = (
                           project="太行山绿化")},
     ),
 )  # fmt: skip
+
+
+def write_keys(folder: Path) -> None:
+    """Lay the market's keys into a folder as integrators keep theirs: CODE.pem, CODE.key-id."""
+    folder.mkdir(mode=0o700, exist_ok=True)
+    for stall in MARKET:
+        key, own = private_key(stall.code), key_id(stall.code, public_key(stall.code).der)
+        pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+        (folder / f"{stall.code}.pem").write_bytes(pem)
+        (folder / f"{stall.code}.key-id").write_text(own)
 
 
 def open_market(engine: Engine, vault: Vault, now: datetime) -> int:

@@ -10,7 +10,8 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import date, datetime, timedelta
+from datetime import time as clock_time
 from secrets import token_hex
 from typing import Any, Final
 
@@ -32,7 +33,7 @@ from app.store import merchants
 
 _POINTS: Final = 20
 _WAIT_S: Final = 90  # the worker looks at days and allowances once a minute, of the city's time
-_LATE: Final = timedelta(days=6)  # the short voucher's day, and the days a till may report late
+_NOON: Final = clock_time(12)
 _ROUND: Final = timedelta(seconds=61)
 _AFTER_MIDNIGHT: Final = timedelta(minutes=5)
 
@@ -94,8 +95,10 @@ def _voided(stage: Stage) -> Said:
 
 def _lapsed(stage: Stage) -> Said:
     voucher = _voucher(stage, "A pastry, today")
-    _move(stage, _LATE)
-    resident = stage.me.again()  # six days have passed, and the token with them
+    returns_on = date.fromisoformat(stage.me.get(f"vouchers/{voucher}")["returns_on"])
+    noon = datetime.combine(returns_on, _NOON, CITY_ZONE)
+    _move(stage, noon - stage.clock())
+    resident = stage.me.again()  # days have passed, and the token with them
     return _until(lambda: resident.get(f"vouchers/{voucher}"), lambda one: one["state"] == "lapsed")
 
 
@@ -168,15 +171,24 @@ def trigger(config: Config, kind: str, merchant: str, url: str) -> None:
 
     voucher.lapsed, bill.ready and allowance.low move the sandbox's clock forward.
     """
-    if not config.sandbox:
-        raise ConfigError("there is no sandbox in production")
     with _stage(config, merchant, url) as stage:
         said = KINDS[kind](stage)
     click.echo(orjson.dumps(said).decode())
 
 
+@click.command("pay-code")
+@click.option("--url", default="http://127.0.0.1:8000", show_default=True)
+@click.pass_obj
+def pay_code(config: Config, url: str) -> None:
+    """A fresh code of a resident of the sandbox, to be charged by a till within 60 seconds."""
+    with _stage(config, CODE, url) as stage:
+        click.echo(stage.me.post("pay-code", {})["code"])
+
+
 @contextmanager
 def _stage(config: Config, code: str, url: str) -> Iterator[Stage]:
+    if not config.sandbox:
+        raise ConfigError("there is no sandbox in production")
     clock = MovedClock(config.data_dir / FILE)
     with httpx.Client(timeout=TIMEOUT_S, trust_env=False) as http:
         named = read(http.get(f"{url}/api/v1/sandbox/residents"))["items"]
@@ -207,4 +219,4 @@ def _until(ask: Callable[[], Said], good: Callable[[Said], Any]) -> Said:
     raise click.ClickException(f"the worker did not get there within {_WAIT_S} s; does it run?")
 
 
-COMMANDS = (trigger,)
+COMMANDS = (trigger, pay_code)

