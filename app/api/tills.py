@@ -173,28 +173,32 @@ def post_charge(args: dict[str, Any]) -> Response:
     return answer(_charge(face), 202 if face.charge.state == "pending" else 200)
 
 
-@blp.serve("GET", "/charges/<number>", gives=TillChargeSchema, guard=merchant)
-def get_charge(number: str) -> Response:
+@blp.serve("GET", "/charges/<out_request_no>", gives=TillChargeSchema, guard=merchant)
+def get_charge(out_request_no: str) -> Response:
     """查询收款 · What became of a charge. 404: it never came; reverse it, and it never will."""
     with one_statement(wired().engine) as tx:
-        return answer(_charge(query(tx, g.merchant.id, number)))
+        return answer(_charge(query(tx, g.merchant.id, out_request_no)))
 
 
 @blp.serve(
-    "POST", "/charges/<number>/reverse", gives=ReversalSchema, guard=merchant, body=ReverseArgs
+    "POST",
+    "/charges/<out_request_no>/reverse",
+    gives=ReversalSchema,
+    guard=merchant,
+    body=ReverseArgs,
 )
-def post_reverse(args: dict[str, Any], number: str) -> Response:
+def post_reverse(args: dict[str, Any], out_request_no: str) -> Response:
     """撤销收款 · Whatever became of a charge, leave nothing of it. Legal in every state, before
     the charge came too, and the same however often it is sent."""
-    if not _NUMBER(number):
+    if not _NUMBER(out_request_no):
         raise Problem(
             "CHARGE_UNKNOWN", "no charge can have this number: 8 to 64 of A-Z a-z 0-9 _ -"
         )
-    here = wired()
-    done = reverse(here.engine, here.vault, g.merchant, number, args.get("staff"), here.clock())
+    here, staff = wired(), args.get("staff")
+    done = reverse(here.engine, here.vault, g.merchant, out_request_no, staff, here.clock())
     return answer(
         {
-            "out_request_no": number,
+            "out_request_no": out_request_no,
             "state": "reversed",
             **_returned(done.returned),
             "charge": _charge(done.face),
@@ -221,11 +225,11 @@ def post_refund(args: dict[str, Any]) -> Response:
     return answer(_refund(made, given))
 
 
-@blp.serve("GET", "/refunds/<number>", gives=RefundSchema, guard=merchant)
-def get_refund(number: str) -> Response:
+@blp.serve("GET", "/refunds/<out_refund_no>", gives=RefundSchema, guard=merchant)
+def get_refund(out_refund_no: str) -> Response:
     """查询退款 · What became of a refund. 404: it never came; send it again."""
     with wired().engine.connect() as tx:
-        return answer(_refund(*query_refund(tx, g.merchant.id, number)))
+        return answer(_refund(*query_refund(tx, g.merchant.id, out_refund_no)))
 
 
 def _charge(face: Face) -> dict[str, Any]:
