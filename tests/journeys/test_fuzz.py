@@ -66,6 +66,7 @@ IN_STEPS = (  # what a request cannot do that knows nothing of the one before it
     "PUT /api/v1/admin/challenges/{challenge_id}", "/open", "/close",
     "/bills/{merchant}/{day}/pay", "/bills/{day}/differences",
     "/me/friend-codes", "POST /api/v1/me/friends", "/remove",
+    "POST /api/v1/merchant/charges", "POST /api/v1/merchant/refunds", "/decline",
 )  # fmt: skip
 YESTERDAY = utc_now() - timedelta(days=1)
 SPKI = PublicFormat.SubjectPublicKeyInfo
@@ -183,6 +184,8 @@ def known(still_town, bikes, rider, shop, sessions):
         "month": "2026-01",
         "year": "2026",
         "scope": "*",
+        "out_request_no": "sale-0000",
+        "out_refund_no": give_back(shop),
     }
 
 
@@ -194,6 +197,14 @@ def sell_yesterday(town, shop, resident):
     asked = Asked(asks, "sale-0000", shown, 1, "t1", None)
     assert charge(town.engine, town.vault, asked, YESTERDAY).charge.state == "succeeded"
     close_days(town.engine, town.vault, utc_now() + timedelta(minutes=1))
+
+
+def give_back(shop):
+    """The till gives that point back; the number of it."""
+    refund = {"out_refund_no": "back-0000", "out_request_no": "sale-0000", "points": "1"}
+    body = json.dumps({**refund, "reason": "a test"}).encode()
+    assert shop.sender.send("POST", "/api/v1/merchant/refunds", body).status_code == 200
+    return refund["out_refund_no"]
 
 
 def open_challenge(town, sessions):
