@@ -67,6 +67,7 @@ IN_STEPS = (  # what a request cannot do that knows nothing of the one before it
     "/bills/{merchant}/{day}/pay", "/bills/{day}/differences",
     "/me/friend-codes", "POST /api/v1/me/friends", "/remove",
     "POST /api/v1/merchant/charges", "POST /api/v1/merchant/refunds", "/decline",
+    "/webhooks/{webhook}/test", "/webhooks/{webhook}/replay", "/events/{event}/replay",
 )  # fmt: skip
 YESTERDAY = utc_now() - timedelta(days=1)
 SPKI = PublicFormat.SubjectPublicKeyInfo
@@ -186,7 +187,17 @@ def known(still_town, bikes, rider, shop, sessions):
         "scope": "*",
         "out_request_no": "sale-0000",
         "out_refund_no": give_back(shop),
+        **endpoint_of(shop),
     }
+
+
+def endpoint_of(shop):
+    """A merchant's endpoint that is about to be proved, and the event that will do it."""
+    path, url = "/api/v1/merchant/webhooks", "https://pay.shop.example/"
+    webhook = shop.sender.send("POST", path, json.dumps({"url": url}).encode()).json()["id"]
+    assert shop.sender.send("POST", f"{path}/{webhook}/verify").status_code == 202
+    (event,) = shop.sender.send("GET", "/api/v1/merchant/events").json()["items"]
+    return {"url": url, "webhook": webhook, "event": event["id"]}
 
 
 def sell_yesterday(town, shop, resident):
