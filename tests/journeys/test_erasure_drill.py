@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import io
 import random
+import re
 from collections.abc import Iterator
-from datetime import date
+from datetime import date, timedelta
 from itertools import chain, count
 from secrets import token_bytes, token_hex
 from typing import Any
@@ -27,6 +28,8 @@ from sqlalchemy import text
 from app import create_app
 from app.flows import join as joining
 from app.flows.accept import Batch, accept
+from app.flows.charge import charge as charging
+from app.flows.charge import refund as refunding
 from app.flows.check import check_database
 from app.flows.consent import open_scenarios, text_digest
 from app.flows.enroll import connect, enroll
@@ -42,6 +45,10 @@ from app.flows.privacy import publish_notices
 from app.flows.public_key import PublicKey
 from app.flows.ranking import Rankings
 from app.flows.redeem import hold
+from app.flows.reward.change import bring
+from app.flows.reward.make import make
+from app.flows.voucher.use import Scan, use
+from app.flows.voucher.void import Ask, void
 from app.flows.work import Worker
 from app.store import (
     archives,
@@ -50,6 +57,7 @@ from app.store import (
     challenges,
     consents,
     guardians,
+    merchants,
     notices,
     premises,
     providers,
@@ -193,7 +201,22 @@ def open_shop(tx: Any, city: Any) -> str:
     place = {"name": "noodles", "district": "140403", "address": "1", "open": True}
     put_store(tx, made, "s1", place)
     put_till(tx, made, "t1", "s1", is_open=True)
-    premises.put_employee(tx, made, "e-1", "cashier", active=True)
+    premises.put_employee(tx, made, "e-1", "manager", active=True)
+    return made
+
+
+def open_reward(tx: Any, city: Any, shop: str) -> str:
+    """A reward of that merchant's, for 10 points; its id."""
+    now = city.clock()
+    terms = {
+        "kind": "voucher", "codes": "generated", "title_zh": "面", "title_en": "n", "text_zh": "n",
+        "project": "", "points": 10, "per_person": None, "per_day": None, "valid_days": 30,
+        "unused": "refund", "opens_at": now - timedelta(days=1),
+        "closes_at": now + timedelta(days=99), "districts": None, "from_14": False,
+        "min_reduction_mg": 0, "store": None,
+    }  # fmt: skip
+    made = make(tx, city.vault, shop, "bowl", terms, 9, now)
+    bring(tx, "olga", made, "open", "1", "", now)
     return made
 
 
@@ -274,9 +297,33 @@ def live_a_full_life(drill: Drill, friend: Person) -> Person:
     star.do("POST", "friend-codes")
     star.do("POST", "staff-link", {"code": code})
     star.do("POST", "guardian-codes", {"adult": True})
+    spend(drill, star)
     with city.engine.begin() as tx:
         hold(tx, city.vault, star.id, 25, "order-1", city.clock())
     return star
+
+
+def spend(drill: Drill, star: Person) -> None:
+    """An order whose vouchers are used, voided and kept; and a charge, some of it refunded."""
+    city = drill.city
+    with city.engine.begin() as tx:
+        reward = open_reward(tx, city, drill.shop)
+        till = merchants.till(tx, drill.shop, "t1")
+    order = star.do("POST", "orders", {"reward": reward, "quantity": 3})["id"]
+    used, voided, kept = star.do("POST", f"orders/{order}/confirm")["vouchers"]
+    code = star.do("POST", f"vouchers/{used}/code", {})["code"]
+    parts = (city.engine, city.vault)
+    assert use(*parts, Scan(drill.shop, "use-1", code, till), city.clock())[0].state == "succeeded"
+    ask = Ask(drill.shop, "void-1", voided, None, "a test", None)
+    assert void(*parts, ask, city.clock())[0].state == "succeeded"
+    star.do("POST", f"vouchers/{kept}/code", {})
+    shop = merchants.Partner(drill.shop, "noodles", "approved", None)
+    code = star.do("POST", "pay-code", {})["code"]
+    asked = charging.Asked(shop, "charge-1", code, 10, "t1", None)
+    paid = charging.charge(*parts, asked, city.clock()).charge
+    assert paid.state == "succeeded", paid.detail
+    back = refunding.Asked(shop, "refund-1", "charge-1", 4, "a test", "e-1")
+    assert refunding.refund(*parts, back, city.clock())[0].state == "succeeded"
 
 
 @pytest.fixture
@@ -317,6 +364,10 @@ def found_in(needles: dict[str, bytes], hay: str) -> list[str]:
     """Which are there: as text, as JSON escapes it, in hex, or as Python shows it."""
     found = []
     for name, needle in needles.items():
+        if name == "district":  # six digits stand in some random hex by chance
+            alone = rf"(?<![0-9a-f]){needle.decode()}(?![0-9a-f])"
+            found += [name] if re.search(alone, hay) else []
+            continue
         forms = {needle.hex()}
         if name[0] != "o" or name == "openid":
             plain = needle.decode("utf-8", "ignore")
@@ -350,7 +401,7 @@ def test_one_of_a_thousand_leaves_no_trace(drill, capfd, tmp_path):
     the_archive_tells_all_of_it(packed, star, city)
     needles = identifiers(drill, star)
     before = drill.dump()
-    assert len(found_in(needles, "\n".join(chain(*before.values())))) > len(SECTIONS)
+    assert len(found_in(needles, "\n".join(chain(*before.values())))) > 30
     assert star.id in drill.redis()
     standing = others_rows(drill, star)
 
