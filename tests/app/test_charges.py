@@ -306,6 +306,13 @@ def test_what_was_refused_is_refused_again_though_it_would_pass_now(pay, show, g
     assert pay(100, "sale-two", code).status_code == 200, "a code that paid nothing is not used up"
 
 
+def test_a_fund_into_which_nothing_was_paid_covers_nothing(open_shop, pay, ledger):
+    tea = open_shop("tea", prepaid=True, points=0)
+    before = ledger()
+    assert code_of(pay(1, "sale-one", at=tea)) == (409, "ALLOWANCE_EXHAUSTED")
+    assert ledger() == before
+
+
 def test_a_merchant_that_only_applied_charges_nobody(open_shop, pay):
     tea = open_shop("tea", approved=False)
     assert code_of(pay(1, "sale-one", at=tea)) == (403, "MERCHANT_NOT_APPROVED")
