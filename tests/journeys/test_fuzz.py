@@ -66,6 +66,8 @@ IN_STEPS = (  # what a request cannot do that knows nothing of the one before it
     "PUT /api/v1/admin/challenges/{challenge_id}", "/open", "/close",
     "/bills/{merchant}/{day}/pay", "/bills/{day}/differences",
     "/me/friend-codes", "POST /api/v1/me/friends", "/remove",
+    "PUT /api/v1/merchant/rewards/{code}", "/rewards/{code}/codes", "/pause", "/cancel",
+    "/certificate", "/certificate.svg",
     "POST /api/v1/merchant/charges", "POST /api/v1/merchant/refunds", "/decline",
     "/webhooks/{webhook}/test", "/webhooks/{webhook}/replay", "/events/{event}/replay",
 )  # fmt: skip
@@ -188,7 +190,31 @@ def known(still_town, bikes, rider, shop, sessions):
         "out_request_no": "sale-0000",
         "out_refund_no": give_back(shop),
         **endpoint_of(shop),
+        **ordered(still_town, shop, rider, sessions),
     }
+
+
+def ordered(town, shop, rider, sessions):
+    """A reward on offer under the code `NOT_FOUND`, and an order of it that is held."""
+    terms = {
+        "kind": "voucher", "title_zh": "面", "title_en": "n", "text_zh": "n", "points": "1",
+        "stock": "500", "valid_days": 30, "unused": "refund",
+        "opens_at": "2026-01-01T00:00:00Z", "closes_at": "2099-01-01T00:00:00Z",
+    }  # fmt: skip
+    body = json.dumps(terms).encode()
+    made = shop.sender.send("PUT", "/api/v1/merchant/rewards/NOT_FOUND", body).json()["id"]
+    for token, path, document in (
+        (next(sessions), f"/api/v1/admin/rewards/{made}/open", None),
+        (rider.token, "/api/v1/me/orders", {"reward": made}),
+    ):
+        headers = {
+            "Authorization": f"Bearer {token}",
+            "Idempotency-Key": "known-order",
+            "If-Match": '"1"',
+        }
+        answer = town.http.post(path, json=document, headers=headers)
+        assert answer.status_code in (200, 201), answer.text
+    return {"reward": made, "order": answer.json()["id"]}
 
 
 def endpoint_of(shop):
