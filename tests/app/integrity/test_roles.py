@@ -11,7 +11,7 @@ from app.flows.trail import act
 
 APPEND_ONLY = (
     "entries", "postings", "leaves", "tiles", "checkpoints", "batches", "scenario_versions",
-    "scenario_withdrawals", "trail",
+    "scenario_withdrawals", "trail", "contracts", "bill_lines", "bills", "bill_payments",
 )  # fmt: skip
 _REFUSALS = (
     psycopg.errors.InsufficientPrivilege,
@@ -24,6 +24,14 @@ UNION ALL SELECT 'function', proname FROM pg_proc WHERE proowner = 'puhui_app'::
 UNION ALL SELECT 'schema', nspname FROM pg_namespace WHERE nspowner = 'puhui_app'::regrole
 UNION ALL SELECT 'type', typname FROM pg_type WHERE typowner = 'puhui_app'::regrole
 UNION ALL SELECT 'database', datname FROM pg_database WHERE datdba = 'puhui_app'::regrole"""
+_BILL = """
+WITH m AS (INSERT INTO merchants (id, code, name, licence, contact, state, applied_at)
+  VALUES (substr(sha256(''), 1, 16), 'noodles', '', '', '', 'approved', now()) RETURNING id),
+c AS (INSERT INTO contracts SELECT id, 1, 'city', 'prepaid', 100, 0, 0, '', now() FROM m),
+l AS (INSERT INTO bill_lines SELECT 1, id, 20261122, 'charge', '', '', id, 1, NULL, NULL, now()
+  FROM m),
+b AS (INSERT INTO bills SELECT id, 20261122, 1, 1, 1, 1, sha256(''), now() FROM m)
+INSERT INTO bill_payments SELECT id, 20261122, '', now() FROM m"""
 _ROLE = """
 SELECT rolsuper, rolcreaterole, rolcreatedb, rolreplication, rolbypassrls,
   (SELECT count(*) FROM pg_auth_members WHERE member = r.oid)
@@ -41,6 +49,7 @@ def written(town):
             "INSERT INTO scenario_withdrawals SELECT scenario, number, now()"
             " FROM scenario_versions LIMIT 1"
         ))  # fmt: skip
+        tx.execute(text(_BILL))
     town.seal()
     with town.engine.begin() as tx:
         act(tx, "cli", "tested", "nothing", {}, town.clock())
