@@ -14,7 +14,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from app.api.wire import Blueprint, answer, instant
 from app.errors import PROBLEMS, Problem
 from app.flows.bill.close import days_behind
-from app.store import appeals, deliveries, gauges, merchants, settlement
+from app.store import appeals, cases, deliveries, gauges, merchants, settlement
 from app.store.db import schema_is_current
 from app.wiring import wired
 from ledger.entries import Entry
@@ -125,6 +125,7 @@ def metrics() -> Response:
             _gauge(moment, name).set(int(value))
         figures = gauges.budgets(tx)
         _gauge(moment, "appeals_overdue").set(appeals.overdue(tx, here.clock()))
+        _gauge(moment, "cases_open").set(cases.waiting(tx))
         _gauge(moment, "merchants_low").set(merchants.count_low(tx))
         books = settlement.position(tx)
         _gauge(moment, "bills_difference_points").set(books.difference_points)

@@ -158,6 +158,12 @@ def newest(
     return [_read(row) for row in rows]
 
 
+def waiting(tx: Connection) -> int:
+    """How many cases wait for a reviewer, without those of rules that are only tried out."""
+    statement = "SELECT count(*) FROM cases WHERE state = 'open' AND NOT shadow"
+    return int(tx.execute(text(statement)).scalar_one())
+
+
 def close(tx: Connection, id: str, state: str, who: str, reason: str, now: datetime) -> bool:
     """Close an open case; False if it is closed already or there is none."""
     statement = (
