@@ -173,27 +173,27 @@ def post_use(args: dict[str, Any]) -> Response:
     return _answer(*use(here.engine, here.vault, scan, here.clock()))
 
 
-@blp.serve("GET", "/uses/<number>", gives=UseSchema, guard=merchant)
-def get_use(number: str) -> Response:
+@blp.serve("GET", "/uses/<out_use_no>", gives=UseSchema, guard=merchant)
+def get_use(out_use_no: str) -> Response:
     """查询核销 · What became of a use. 404: it never came; send it again."""
-    return answer(_read(number, "use"))
+    return answer(_read(out_use_no, "use"))
 
 
 @blp.serve(
-    "POST", "/uses/<number>/return", gives=GivenBackSchema, guard=merchant, body=GiveBackArgs
+    "POST", "/uses/<out_use_no>/return", gives=GivenBackSchema, guard=merchant, body=GiveBackArgs
 )
-def post_return(args: dict[str, Any], number: str) -> Response:
+def post_return(args: dict[str, Any], out_use_no: str) -> Response:
     """撤销核销 · Undo a use: the voucher is issued again, until its last day."""
     here = wired()
     returned = args["out_return_no"]
-    made = give_back(here.engine, here.vault, g.merchant, number, returned, here.clock())
+    made = give_back(here.engine, here.vault, g.merchant, out_use_no, returned, here.clock())
     return _answer(*made)
 
 
-@blp.serve("GET", "/returns/<number>", gives=GivenBackSchema, guard=merchant)
-def get_return(number: str) -> Response:
+@blp.serve("GET", "/returns/<out_return_no>", gives=GivenBackSchema, guard=merchant)
+def get_return(out_return_no: str) -> Response:
     """查询撤销核销 · What became of a return. 404: it never came; send it again."""
-    return answer(_read(number, "return"))
+    return answer(_read(out_return_no, "return"))
 
 
 @blp.serve("POST", "/voids", gives=VoidSchema, guard=merchant, body=VoidArgs)
@@ -213,10 +213,10 @@ def post_void(args: dict[str, Any]) -> Response:
     return _answer(*void(here.engine, here.vault, ask, here.clock()))
 
 
-@blp.serve("GET", "/voids/<number>", gives=VoidSchema, guard=merchant)
-def get_void(number: str) -> Response:
+@blp.serve("GET", "/voids/<out_void_no>", gives=VoidSchema, guard=merchant)
+def get_void(out_void_no: str) -> Response:
     """查询作废 · What became of a void. 404: it never came; send it again."""
-    return answer(_read(number, "void"))
+    return answer(_read(out_void_no, "void"))
 
 
 @blp.serve(

@@ -31,6 +31,8 @@ from app.flows.bill.close import close_days
 from app.flows.budget import fund_budget
 from app.flows.charge.charge import Asked, charge
 from app.flows.login import hash_token
+from app.flows.order.confirm import confirm
+from app.flows.order.place import place as set_aside
 from app.flows.partner.apply import Application, apply
 from app.flows.partner.contract import agree
 from app.flows.partner.decide import decide
@@ -38,7 +40,8 @@ from app.flows.partner.stores import put_store, put_till
 from app.flows.pay_code import new_code
 from app.flows.public_key import PublicKey, key_id
 from app.flows.seal import Sealer
-from app.store import admins
+from app.flows.voucher.show import show
+from app.store import admins, vouchers
 from app.store.merchants import Contract, Partner
 from app.store.settings import put as put_setting
 from app.wiring import utc_now
@@ -68,6 +71,8 @@ IN_STEPS = (  # what a request cannot do that knows nothing of the one before it
     "/me/friend-codes", "POST /api/v1/me/friends", "/remove",
     "PUT /api/v1/merchant/rewards/{code}", "/rewards/{code}/codes", "/pause", "/cancel",
     "/certificate", "/certificate.svg",
+    "/vouchers/{voucher}/code", "POST /api/v1/merchant/uses", "/return", "/uses/offline",
+    "POST /api/v1/merchant/voids",
     "POST /api/v1/merchant/charges", "POST /api/v1/merchant/refunds", "/decline",
     "/webhooks/{webhook}/test", "/webhooks/{webhook}/replay", "/events/{event}/replay",
 )  # fmt: skip
@@ -191,7 +196,29 @@ def known(still_town, bikes, rider, shop, sessions):
         "out_refund_no": give_back(shop),
         **endpoint_of(shop),
         **ordered(still_town, shop, rider, sessions),
+        **taken(still_town, shop, rider),
     }
+
+
+def taken(town, shop, rider):
+    """Vouchers of an order: one that was used and returned, one voided, one as it was issued."""
+    now, vault = utc_now(), town.vault
+    reward = shop.sender.send("GET", "/api/v1/merchant/rewards/NOT_FOUND").json()["id"]
+    with town.engine.begin() as tx:
+        order = set_aside(tx, vault, rider.account, None, reward, 3, now).id
+        confirm(tx, vault, rider.account, order, now)
+        used, voided, issued = vouchers.of_order(tx, order)
+        code = show(tx, vault, rider.account, used, None, now).code.code
+    for path, document in (
+        ("uses", {"out_use_no": "use-0000", "code": code, "till": "t1"}),
+        ("uses/use-0000/return", {"out_return_no": "return-0000"}),
+        ("voids", {"out_void_no": "void-0000", "voucher": voided, "reason": "a test"}),
+    ):
+        body = json.dumps(document).encode()
+        answer = shop.sender.send("POST", f"/api/v1/merchant/{path}", body)
+        assert answer.status_code == 200, answer.text
+    numbers = {f"out_{name}_no": f"{name}-0000" for name in ("use", "return", "void")}
+    return {"voucher": issued, **numbers}
 
 
 def ordered(town, shop, rider, sessions):
