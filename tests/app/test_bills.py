@@ -15,6 +15,7 @@ from xml.etree import ElementTree
 import pytest
 
 from app.config import CITY_ZONE
+from app.flows.bill import write
 from app.flows.bill.close import close_days
 from app.flows.bill.write import HEAD, TOTAL, Tally, csv_of, workbook, yuan
 from app.flows.partner.contract import agree
@@ -369,3 +370,19 @@ def test_no_difference_is_reported_of_a_day_that_is_open(shop, sell):
 )
 def test_a_difference_that_says_nothing_clear_is_refused(shop, day, item):
     assert code_of(report(shop, item)) == (422, "VALIDATION_FAILED")
+
+
+def test_a_workbook_goes_on_in_another_sheet_when_one_is_full(monkeypatch):
+    monkeypatch.setattr(write, "_SHEET_ROWS", 2)
+    at, made = datetime(2026, 11, 22, 9, 30, tzinfo=CITY_ZONE), {}
+    for size in (0, 2, 5):
+        rows = [Row(at, "charge", f"n-{n}", "", "s1", "t1", "e" * 32, 1) for n in range(size)]
+        file = io.BytesIO()
+        workbook(file, [], [], rows, 1000)
+        made[size] = [sheet[1:] for sheet in list(sheets_of(file.getvalue()).values())[1:]]
+    assert [len(sheets) for sheets in made.values()] == [1, 1, 3]
+    for size, sheets in made.items():
+        numbers = [row[2] for sheet in sheets for row in sheet]
+        assert numbers == [f"n-{n}" for n in range(size)] + [""]
+        assert sheets[-1][-1][0] == TOTAL
+        assert sheets[-1][-1][7] == size
