@@ -15,6 +15,7 @@ from sqlalchemy import text
 from app.flows.charge.timeout import time_out
 from app.flows.check import check_database
 from app.flows.erase import erase
+from app.flows.partner.decide import decide
 from app.flows.pay_code import new_code
 from app.flows.tokens import issue_access_token
 from app.flows.work import Worker
@@ -390,6 +391,18 @@ def test_an_allowance_that_is_gone_by_then_ends_it(city, open_shop, pay, give, p
     assert tea.get("charges/sale-one").json["code"] == "ALLOWANCE_EXHAUSTED"
     assert points() == (1800, 0)
     assert code_of(mine("POST", f"charges/{waiting}/confirm")) == (409, "CHARGE_CLOSED")
+
+
+@pytest.mark.parametrize(
+    ("verb", "answer"), [("suspend", (200, None)), ("close", (409, "ALLOWANCE_EXHAUSTED"))]
+)
+def test_what_was_asked_of_a_resident_stands_while_its_merchant_does(
+    city, shop, pending, mine, points, verb, answer
+):
+    with city.engine.begin() as tx:
+        decide(tx, city.vault, "olga", shop.code, None, verb, "a test", city.clock())
+    assert code_of(mine("POST", f"charges/{pending}/confirm")) == answer
+    assert points() == (1400 if verb == "suspend" else 2000, 0)
 
 
 def test_one_who_leaves_pays_nothing_more(city, shop, pending, rider, value):
