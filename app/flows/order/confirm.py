@@ -29,12 +29,13 @@ def confirm(tx: Connection, vault: Vault, resident: str, id: str, now: datetime)
     if order.state == "released" or order.expires_at <= now:
         raise OrderError(
             "ORDER_RELEASED",
-            f"the order was {order.reason or 'timeout'}: points and stock went back; order again",
+            f"this order is over ({order.reason or 'timeout'}): points and stock go back",
         )
     merchant = merchants.by_id(tx, order.merchant)
     if merchant is None or merchant.state == "closed":
         raise OrderError("MERCHANT_CLOSED", "the merchant is closed; your points come back")
     issue(tx, vault, order, now)
+    store = vouchers.terms(tx, order.reward).store
     try:
         arrival, entry = redeem.redeem(tx, vault, order.hold, order.merchant, now)
     except Exhausted:
@@ -44,7 +45,6 @@ def confirm(tx: Connection, vault: Vault, resident: str, id: str, now: datetime)
             " time is over",
         ) from None
     orders.confirm(tx, order.id, entry.id, now)
-    store = vouchers.terms(tx, order.reward).store
     line = Line(arrival, order.merchant, "order", order.id, "", entry.id, order.points, store, None)
     bills.add(tx, line, now)
     return order._replace(state="confirmed", entry=entry.id, closed_at=now)
