@@ -105,13 +105,14 @@ def read_config(environ: Mapping[str, str]) -> Config:
 
 
 def _loopback(environ: Mapping[str, str], mode: Mode) -> bool:
-    if environ.get("PUHUI_WEBHOOK_LOOPBACK", "") in ("", "0"):
-        return False
-    if mode is Mode.PRODUCTION:
+    given = environ.get("PUHUI_WEBHOOK_LOOPBACK") or "0"
+    if given not in ("0", "1"):
+        raise ConfigError(f"PUHUI_WEBHOOK_LOOPBACK is {given!r}; set it to 0 or 1")
+    if given == "1" and mode is Mode.PRODUCTION:
         raise ConfigError(
             "PUHUI_WEBHOOK_LOOPBACK is set; production sends webhooks to public addresses only"
         )
-    return True
+    return given == "1"
 
 
 def _number(environ: Mapping[str, str], name: str, default: int, most: int, what: str) -> int:

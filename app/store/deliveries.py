@@ -7,7 +7,7 @@ an endpoint that is active, or that is to be proved by it.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, text
@@ -197,15 +197,27 @@ def replay_since(
 
 _PAGE = """
 SELECT encode(v.id, 'hex'), encode(v.merchant, 'hex'), v.kind, v.body, v.at FROM webhook_events v
-WHERE v.merchant = :merchant AND (CAST(:kind AS text) IS NULL OR v.kind = :kind)
-  AND (CAST(:at AS timestamptz) IS NULL OR (v.at, v.id) < (:at, CAST(:last AS bytea)))"""
-_OF_STATE = """
- AND v.id IN (SELECT d.event FROM webhook_deliveries d JOIN webhook_endpoints e ON e.id = d.endpoint
-  WHERE e.merchant = :merchant AND d.state = '%s')"""
-_ORDER = " ORDER BY v.at DESC, v.id DESC LIMIT :limit"
-_PAGES = {state: text(_PAGE + _OF_STATE % state + _ORDER) for state in STATES}
-"""Each state in the open, for the planner to see its index."""
-_ANY = text(_PAGE + _ORDER)
+WHERE v.merchant = :merchant AND (v.at, v.id) < (:at, CAST(:last AS bytea))
+  AND (CAST(:kind AS text) IS NULL OR v.kind = :kind)%s
+ORDER BY v.at DESC, v.id DESC LIMIT :limit"""
+_STATE = """
+SELECT %s FROM webhook_deliveries d JOIN webhook_endpoints e ON e.id = d.endpoint
+WHERE e.merchant = :merchant AND d.state = '%s'"""  # in the open, for the planner to see its index
+_ANY = text(_PAGE % "")
+_COUNT = {
+    state: text(f"SELECT count(*) FROM ({_STATE % ('', state)} LIMIT :few + 1) f")  # noqa: S608
+    for state in ("waiting", "dead")
+}
+_PICK = {state: text(_PAGE % f" AND v.id IN ({_STATE % ('d.event', state)})") for state in _COUNT}
+_WALK = {  # OFFSET 0: an event at a time, and not all there are in that state first
+    state: text(
+        _PAGE % " AND EXISTS (SELECT FROM webhook_deliveries d"
+        f" WHERE d.event = v.id AND d.state = '{state}' OFFSET 0)"
+    )
+    for state in STATES
+}
+_FEW = 1000
+_NEWEST = (datetime(9999, 1, 1, tzinfo=UTC), "ff" * 16)
 
 
 def page(
@@ -217,11 +229,14 @@ def page(
     limit: int,
 ) -> list[Event]:
     """A merchant's events, newest first, after that moment and id; `state` is of a delivery."""
-    at, last = after or (None, "")
-    values = {"merchant": bytes.fromhex(merchant), "kind": kind, "limit": limit}
-    place = {"at": at, "last": bytes.fromhex(last)}
-    query = _PAGES[state] if state else _ANY
-    return [Event(*row) for row in tx.execute(query, {**values, **place})]
+    at, last = after or _NEWEST
+    own = {"merchant": bytes.fromhex(merchant)}
+    query = _WALK[state] if state else _ANY
+    if state in _COUNT:
+        found = tx.execute(_COUNT[state], {**own, "few": _FEW}).scalar_one()
+        query = _PICK[state] if found <= _FEW else query
+    place = {"at": at, "last": bytes.fromhex(last), "kind": kind, "limit": limit}
+    return [Event(*row) for row in tx.execute(query, {**own, **place})]
 
 
 def event(tx: Connection, merchant: str, event_id: str) -> Event | None:

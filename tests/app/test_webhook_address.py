@@ -95,8 +95,9 @@ def test_a_sandbox_may_send_to_its_own_machine_and_production_may_not():
     assert not read_config(environ).webhook_loopback
     assert read_config({"PUHUI_WEBHOOK_LOOPBACK": "1"}).webhook_loopback
     assert not read_config({"PUHUI_WEBHOOK_LOOPBACK": "0"}).webhook_loopback
-    with pytest.raises(ConfigError, match="PUHUI_WEBHOOK_LOOPBACK"):
-        read_config(environ | {"PUHUI_WEBHOOK_LOOPBACK": "1"})
+    for wrong in (environ | {"PUHUI_WEBHOOK_LOOPBACK": "1"}, {"PUHUI_WEBHOOK_LOOPBACK": "yes"}):
+        with pytest.raises(ConfigError, match="PUHUI_WEBHOOK_LOOPBACK"):
+            read_config(wrong)
 
 
 @pytest.mark.parametrize(
