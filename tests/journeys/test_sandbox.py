@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import subprocess
 import sys
+import threading
 from dataclasses import replace
 from datetime import timedelta
 from hashlib import sha256
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import httpx
 import pytest
@@ -44,6 +47,9 @@ from app.vault import open_vault
 
 PROJECT = Path(__file__).resolve().parents[2]
 CLIENT = PROJECT / "docs" / "clients" / "puhui_merchant.py"
+_spec = importlib.util.spec_from_file_location("puhui_merchant", CLIENT)
+puhui_merchant = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(puhui_merchant)
 
 
 class Sandbox:
@@ -71,7 +77,7 @@ def sandbox(database, tmp_path_factory):
     """Web and worker over a city with its market and one resident who has points."""
     folder = tmp_path_factory.mktemp("sandbox")
     with database(folder) as fresh:
-        config = prepare(replace(fresh, data_dir=folder))
+        config = prepare(replace(fresh, data_dir=folder, webhook_loopback=True))
         engine, vault = create_engine(config.database_url), open_vault(config.keys_dir)
         now = utc_now()
         fund_budget(engine, vault, "*", 10_000_000, "sandbox", now)
@@ -149,6 +155,49 @@ def test_a_trigger_is_a_command_and_says_what_it_cannot_do(sandbox, stage):
     assert json.loads(sandbox.puhui(*words))["state"] == "succeeded"
     with pytest.raises(ProviderError, match="WEBHOOK_UNKNOWN: sandbox has no active endpoint"):
         KINDS["endpoint.test"](stage)
+
+
+class Endpoint(BaseHTTPRequestHandler):
+    """A merchant's endpoint as the page says it should be: it proves itself, and keeps events."""
+
+    got: ClassVar[list[tuple[dict[str, str], bytes]]] = []
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        self.got.append((dict(self.headers.items()), body))
+        challenge = json.loads(body)["data"].get("challenge", "").encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(challenge)))
+        self.end_headers()
+        self.wfile.write(challenge)
+
+    def log_message(self, *_: object) -> None:
+        """Nobody reads it."""
+
+
+def test_what_is_triggered_is_told_to_a_proved_endpoint(stage, eventually):
+    shop = stage.shop
+    with ThreadingHTTPServer(("127.0.0.1", 0), Endpoint) as server:
+        threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_port}/hook"
+        made = shop.post("webhooks", {"url": url})
+        shop.post(f"webhooks/{made['id']}/verify", {})
+        eventually(lambda: shop.get(f"webhooks/{made['id']}")["state"] == "active")
+        KINDS[TEST](stage)
+        number = KINDS["charge.refunded"](stage)["out_refund_no"]
+
+        def told(kind):
+            found = [one for one in Endpoint.got if json.loads(one[1])["type"] == kind]
+            return found and found[0]
+
+        eventually(lambda: told(TEST))
+        headers, body = eventually(lambda: told("charge.refunded"))
+        server.shutdown()
+    event = puhui_merchant.verify_webhook(made["secret"], headers, body)
+    assert (event["data"]["number"], event["data"]["points"]) == (number, "-10")
+    with pytest.raises(ValueError, match="no signature"):
+        puhui_merchant.verify_webhook(made["secret"], headers, body + b" ")
+    shop.post(f"webhooks/{made['id']}/disable", {})
 
 
 def test_a_client_finds_the_time_of_a_sandbox_by_itself_and_fetches_its_bill(
