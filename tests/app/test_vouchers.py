@@ -411,6 +411,25 @@ def test_codes_of_the_merchants_own_are_given_out_and_read(li, draft, desk, buy,
     assert shop.get("rewards/pool").get_json()["remaining"] == "0", "its code was seen"
 
 
+def test_a_merchants_own_code_is_none_that_a_phone_might_show():
+    assert codes.OWN.fullmatch("9" * 20)
+    assert codes.OWN.fullmatch("96" + "1" * 19)
+    assert not codes.OWN.fullmatch("96" + "1" * 18)
+
+
+def test_a_merchants_endpoints_are_told_of_each_use_once(li, voucher, shop, city):
+    assert shop.post("webhooks", {"url": "https://pay.shop.example/"}).status_code < 300
+    with city.engine.begin() as tx:  # proving one is tested with the webhooks
+        tx.execute(text("UPDATE webhook_endpoints SET verified_at = made_at"))
+    code = li.get(f"vouchers/{voucher}").get_json()["code"]
+    for _ in range(2):
+        assert scan(shop, code, out_use_no="use-number-1").status_code == 200
+    assert scan(shop, code).status_code == 409
+    (event,) = shop.get("events?kind=voucher.used").get_json()["items"]
+    told = shop.get(f"events/{event['id']}").get_json()
+    assert (voucher in str(told), li.id in str(told), code in str(told)) == (True, False, False)
+
+
 def test_unused_vouchers_lapse_and_give_back_what_was_promised(
     li, on_offer, buy, shop, city, lapses
 ):

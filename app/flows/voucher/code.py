@@ -17,8 +17,8 @@ from typing import Final
 from app.vault import Vault
 
 ALPHABET: Final = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
-OWN: Final = re.compile(r"[A-Za-z0-9_-]{4,40}")
-"""A code that a merchant brings."""
+OWN: Final = re.compile(r"(?!96[0-9]{18}\Z)[A-Za-z0-9_-]{4,40}")
+"""A code that a merchant brings. It is none that a resident's phone might show."""
 
 _RANDOM = 15
 _GROUP = 4
