@@ -6,7 +6,7 @@ are business days in Asia/Shanghai, which is UTC+8 with no summer time.
 """
 
 from calendar import monthrange
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import date, datetime, timedelta, timezone
 from functools import lru_cache
 
@@ -14,6 +14,8 @@ from ledger.accounts import AccountKind, Asset
 from ledger.errors import Insufficient, Malformed
 
 MAX_MONTHS = 120  # points are valid for ten years at most
+REFUND_GRACE_DAYS = 30
+"""What a refund gives back after its last valid day is valid for this many days more."""
 SHANGHAI = timezone(timedelta(hours=8))
 BUCKETED = frozenset(
     {
@@ -80,3 +82,40 @@ def spend(wallet: Mapping[int, int], amount: int, today: int) -> tuple[tuple[int
     if rest:
         raise Insufficient(f"The wallet holds {amount - rest} live points, not {amount}.")
     return tuple(lines)
+
+
+def unspend(
+    spent: Sequence[tuple[int, int]], amount: int, before: int
+) -> tuple[tuple[int, int], ...]:
+    """``(bucket, amount)`` lines that give an amount of what ``spend`` took back, the latest first.
+
+    ``before`` was given back already; raises ``Insufficient`` if less than the amount is left.
+    """
+    left = sum(taken for _, taken in spent) - before
+    if amount > left:
+        raise Insufficient(f"Of the redemption only {left} points are left to refund.")
+    lines = []
+    skip, rest = before, amount
+    for bucket, taken in reversed(spent):
+        passed = min(skip, taken)
+        back = min(rest, taken - passed)
+        skip, rest = skip - passed, rest - back
+        if back > 0:
+            lines.append((bucket, back))
+    return tuple(lines)
+
+
+def in_grace(lines: Iterable[tuple[int, int]], today: int) -> dict[int, int]:
+    """Those lines as a wallet gets them ``today``: what has expired, in the day's grace bucket."""
+    gained: dict[int, int] = {}
+    for bucket, amount in lines:
+        live = bucket if bucket >= today else grace_bucket(today)
+        gained[live] = gained.get(live, 0) + amount
+    return gained
+
+
+@lru_cache(maxsize=4096)
+def grace_bucket(today: int) -> int:
+    """The bucket in which a refund on the day ``today`` gives expired points back."""
+    day = date(today // 10000, today // 100 % 100, today % 100)
+    return day_number(day + timedelta(REFUND_GRACE_DAYS))

@@ -11,9 +11,9 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 
 from ledger.accounts import Account, AccountKind, Asset
-from ledger.buckets import SHANGHAI, day_number, spend
+from ledger.buckets import SHANGHAI, in_grace, spend, unspend
 from ledger.entries import Entry, Kind, Posting
-from ledger.errors import Insufficient, Malformed, Refused
+from ledger.errors import Malformed, Refused
 
 _NO_DEBT: Mapping[Asset, int] = {}
 # An enum's member is found faster under a name of its own.
@@ -30,9 +30,6 @@ _SETTLEMENT = Account(AccountKind.SETTLEMENT)
 # A version is withdrawn this long before its first day begins: a batch under way may still hold
 # the registry as it was, and an activity may lie five minutes ahead of our clock.
 WITHDRAWAL_LEAD = timedelta(hours=1)
-
-REFUND_GRACE_DAYS = 30
-"""What comes back after its last valid day is valid for this many days more."""
 
 # The hot path: few budgets and scenarios serve many entries, and a named tuple is a tuple.
 _source = lru_cache(maxsize=4096)(Account)
@@ -224,12 +221,12 @@ def refund(
     """
     if redeem.kind is not Kind.REDEEM:
         raise Refused(f"An entry of kind {redeem.kind} is not refunded; only redeem is.")
-    back = _give_back(_spent(redeem), points, refunded)
+    back = unspend(_spent(redeem), points, refunded)
     if erased:
         gained = dict(back)
         target = _EXPIRED
     else:
-        gained = _in_grace(back, today)
+        gained = in_grace(back, today)
         target = Account(_WALLET, redeem.resident)
     lines = _points(
         (
@@ -239,38 +236,6 @@ def refund(
     )
     lines += _allow(redeem.detail["merchant"], points)
     return Entry(id, Kind.REFUND, at, lines, {"redeem": redeem.id})
-
-
-def _give_back(
-    spent: list[tuple[int, int]], points: int, refunded: int
-) -> tuple[tuple[int, int], ...]:
-    left = _sum(spent) - refunded
-    if points > left:
-        raise Insufficient(f"Of the redemption only {left} points are left to refund.")
-    lines = []
-    skip, rest = refunded, points
-    for bucket, amount in reversed(spent):
-        passed = min(skip, amount)
-        back = min(rest, amount - passed)
-        skip, rest = skip - passed, rest - back
-        if back > 0:
-            lines.append((bucket, back))
-    return tuple(lines)
-
-
-@lru_cache(maxsize=4096)
-def grace_bucket(today: int) -> int:
-    """The bucket in which a refund on the day ``today`` gives expired points back."""
-    day = date(today // 10000, today // 100 % 100, today % 100)
-    return day_number(day + timedelta(REFUND_GRACE_DAYS))
-
-
-def _in_grace(back: Iterable[tuple[int, int]], today: int) -> dict[int, int]:
-    gained: dict[int, int] = {}
-    for bucket, amount in back:
-        live = bucket if bucket >= today else grace_bucket(today)
-        gained[live] = gained.get(live, 0) + amount
-    return gained
 
 
 def reverse(*, id: str, at: str, entry: Entry, wallet: Mapping[tuple[Asset, int], int]) -> Entry:

@@ -12,8 +12,7 @@ from typing import NamedTuple
 
 from app.flows.backtest.life import Act, Life, Move
 from app.flows.backtest.replay import Worth
-from ledger.buckets import expiry_bucket
-from ledger.transfers import grace_bucket
+from ledger.buckets import expiry_bucket, grace_bucket
 
 Lines = list[tuple[int, int]]  # bucket, points
 

@@ -49,8 +49,8 @@ ACTS = (
 
 VERBS = (
     *("report", "correct", "hold") * 4,
-    *("redeem", "charge", "release", "refund", "allow", "fund", "pay", "wait") * 2,
-    *("expire", "seal") * 2,
+    *("redeem", "charge", "release", "refund", "fund", "pay", "wait", "expire", "seal") * 2,
+    "allow",
     "erase",
     "administer",
 )
