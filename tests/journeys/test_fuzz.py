@@ -117,7 +117,9 @@ def shop(still_town):
     """A merchant that may take points, with one store and one till; it signs."""
     key, now = Ed25519PrivateKey.generate(), utc_now()
     public = PublicKey("ed25519", key.public_key().public_bytes(Encoding.DER, SPKI))
-    said = Application("noodles", "面馆", "91140400MA0GXXXX3R", {"person": "王某", "phone": "1"})
+    said = Application(
+        "noodles", "面馆", "91140400MA0GXXXX3R", {"person": "王某", "phone": "13900000000"}
+    )
     terms = Contract(0, "city", "postpaid", 100, 100_000, 0, "terms 1", now)
     with still_town.engine.begin() as tx:
         made = apply(tx, still_town.vault, said, public, now)
