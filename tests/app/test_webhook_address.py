@@ -172,7 +172,7 @@ def test_a_name_is_looked_up_once_and_the_connection_goes_to_what_was_checked(re
         asked.append(host)
         return ["127.0.0.1"] if len(asked) == 1 else ["10.0.0.1"]
 
-    answer = Poster(2, rebinding).post(local(receiver, "/a?b=c"), {"x-a": "b"}, b'{"type":"t"}')
+    answer = Poster(5, rebinding).post(local(receiver, "/a?b=c"), {"x-a": "b"}, b'{"type":"t"}')
     assert (answer.status, answer.error, asked) == (204, "", [HOST])
     ((path, headers, body),) = receiver.got
     assert (path, body) == ("/a?b=c", b'{"type":"t"}')
@@ -183,7 +183,7 @@ def test_a_name_is_looked_up_once_and_the_connection_goes_to_what_was_checked(re
 def test_a_name_that_leads_inside_is_not_connected_to(receiver):
     outside = Target(f"https://{HOST}:{receiver.port}/", HOST, receiver.port, False)
     for found in (["127.0.0.1"], ["8.8.8.8", "::1"], ["::ffff:127.0.0.1"]):
-        answer = Poster(2, lambda *_, found=found: found).post(outside, {}, b"{}")
+        answer = Poster(5, lambda *_, found=found: found).post(outside, {}, b"{}")
         assert (answer.status, answer.error) == (None, "ADDRESS_REFUSED")
     assert receiver.got == []
 
@@ -191,13 +191,13 @@ def test_a_name_that_leads_inside_is_not_connected_to(receiver):
 def test_no_proxy_of_the_environment_is_asked(receiver, monkeypatch):
     for name in ("http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "ALL_PROXY"):
         monkeypatch.setenv(name, "http://127.0.0.1:1")
-    assert Poster(2, lambda *_: ["127.0.0.1"]).post(local(receiver), {}, b'{"type":"t"}').status
+    assert Poster(5, lambda *_: ["127.0.0.1"]).post(local(receiver), {}, b'{"type":"t"}').status
 
 
 def test_no_redirect_is_followed(receiver, open_receiver):
     inside = open_receiver()
     receiver.answer = lambda *_: (302, {"Location": inside.url}, b"")
-    answer = Poster(2, lambda *_: ["127.0.0.1"]).post(local(receiver), {}, b"{}")
+    answer = Poster(5, lambda *_: ["127.0.0.1"]).post(local(receiver), {}, b"{}")
     assert (answer.status, answer.error) == (302, "HTTP_302")
     assert len(receiver.got) == 1
     assert inside.got == []
@@ -205,7 +205,7 @@ def test_no_redirect_is_followed(receiver, open_receiver):
 
 def test_the_next_address_is_tried_if_one_refuses(receiver):
     found = ["127.0.0.2", "127.0.0.1"]  # the receiver listens at the second only
-    answer = Poster(2, lambda *_: found).post(local(receiver), {}, b'{"type":"t"}')
+    answer = Poster(5, lambda *_: found).post(local(receiver), {}, b'{"type":"t"}')
     assert answer.status == 204
 
 
@@ -214,10 +214,10 @@ def test_what_can_go_wrong_is_an_answer(receiver):
         raise OSError("no such name")
 
     closed = Target("http://127.0.0.1:1/", "127.0.0.1", 1, True)
-    assert Poster(2, nobody).post(local(receiver), {}, b"{}").error == "NAME_UNKNOWN"
-    assert Poster(2).post(closed, {}, b"{}").error == "NO_CONNECTION"
+    assert Poster(5, nobody).post(local(receiver), {}, b"{}").error == "NAME_UNKNOWN"
+    assert Poster(5).post(closed, {}, b"{}").error == "NO_CONNECTION"
     receiver.answer = lambda handler, _: handler.wfile.write(b"SMTP ready\r\n\r\n") and None
-    assert Poster(2, lambda *_: ["127.0.0.1"]).post(local(receiver), {}, b"{}").error == (
+    assert Poster(5, lambda *_: ["127.0.0.1"]).post(local(receiver), {}, b"{}").error == (
         "BROKEN_ANSWER"
     )
 
@@ -239,7 +239,7 @@ def test_all_of_it_has_one_deadline(receiver, slow):
     began = time.monotonic()
     answer = Poster(0.3, lambda *_: ["127.0.0.1"]).post(local(receiver), {}, b"{}")
     assert answer.error == "TIMEOUT"
-    assert time.monotonic() - began < 1
+    assert time.monotonic() - began < 1.8
 
 
 def endless(handler, _):
@@ -255,7 +255,7 @@ def hanging(handler, _):
 
 def test_a_body_is_read_no_further_than_it_may_be(receiver):
     receiver.answer = endless
-    poster = Poster(1, lambda *_: ["127.0.0.1"])
+    poster = Poster(5, lambda *_: ["127.0.0.1"])
     answer = poster.post(local(receiver), {}, b"{}", read=True)
     assert (answer.error, answer.body) == ("", b"a" * MAX_ANSWER)
     assert poster.post(local(receiver), {}, b"{}").body == b""
@@ -322,7 +322,7 @@ def test_tls_is_held_to_the_name_and_not_to_the_address(secure):
 
     def post(host, **trusted):
         target = Target(f"https://{host}:{port}/", host, port, True)
-        return Poster(2, lambda *_: ["127.0.0.1"], **trusted).post(target, {}, b"{}")
+        return Poster(5, lambda *_: ["127.0.0.1"], **trusted).post(target, {}, b"{}")
 
     assert post(HOST, trust=trust).status == 204
     assert names == [HOST]

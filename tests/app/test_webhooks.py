@@ -36,7 +36,7 @@ def config(config):
 
 @pytest.fixture
 def courier(city) -> Courier:
-    return Courier(city.engine, city.vault, city.clock, Poster(1), loopback=True)
+    return Courier(city.engine, city.vault, city.clock, Poster(5), loopback=True)
 
 
 @dataclass
@@ -220,7 +220,7 @@ def test_refusals_say_why(shop, open_shop, told):
     assert code(applied.post("webhooks", fine)) == (403, "MERCHANT_NOT_APPROVED")
     assert code(shop.key_of("t1").post("webhooks", fine)) == (403, "TILL_NOT_YOURS")
     told.say()
-    event = told.events()[0]["id"]
+    event = told.last()["id"]
     for path in ("verify", "enable", "disable", "test"):
         assert code(other.post(f"webhooks/{told.id}/{path}")) == (404, "WEBHOOK_UNKNOWN")
         assert code(other.post(f"webhooks/nothing/{path}")) == (404, "WEBHOOK_UNKNOWN")
@@ -247,7 +247,8 @@ def test_an_event_is_written_once_for_each_key_and_only_to_those_who_ask(
         told.say("one", day="2026-11-20")
         told.say("two", kind="merchant.state", state="suspended")
         courier.step()
-    assert [body["type"] for body in told.receiver.bodies()] == ["bill.ready", "merchant.state"]
+    told_of = Counter(body["type"] for body in told.receiver.bodies())
+    assert told_of == {"bill.ready": 1, "merchant.state": 1}
     assert len(bills_only.receiver.bodies("bill.ready")) == 1
     assert bills_only.receiver.bodies("merchant.state") == []
     with pytest.raises(ValueError, match="is not a kind"):
@@ -481,10 +482,7 @@ def test_what_a_disabled_endpoint_missed_is_replayed_once_it_is_proved_again(tol
     made = told.shop.post(f"webhooks/{told.id}/replay", since)
     assert (made.status_code, made.get_json()) == (202, {"replayed": "2"})
     courier.step()
-    assert [one["data"] for one in told.receiver.bodies("bill.ready")] == [
-        {"number": "1"},
-        {"number": "2"},
-    ]
+    assert {one["data"]["number"] for one in told.receiver.bodies("bill.ready")} == {"1", "2"}
 
 
 # ---- several workers, and what becomes of one that dies
@@ -533,15 +531,15 @@ def test_workers_share_the_work_and_never_send_one_twice(
 
 def test_an_endpoint_that_hangs_holds_up_nobody_else(told, open_receiver, prove, open_shop, city):
     other, released = prove(open_shop("tea"), open_receiver()), threading.Event()
-    told.receiver.answer = lambda *_: released.wait(5) and None
+    told.receiver.answer = lambda *_: released.wait(30) and None
     for _ in range(AT_ONCE + 4):
         told.say()
     other.say()
     stop = threading.Event()
-    courier = Courier(city.engine, city.vault, city.clock, Poster(5), loopback=True)
+    courier = Courier(city.engine, city.vault, city.clock, Poster(30), loopback=True)
     thread = threading.Thread(target=courier.run, args=(stop,))
     thread.start()
-    deadline = time.monotonic() + 4
+    deadline = time.monotonic() + 20
     while not other.receiver.bodies("bill.ready"):
         assert time.monotonic() < deadline
         time.sleep(0.02)
