@@ -70,8 +70,11 @@ def first(data) -> str:
     return _demo(data)
 
 
+_MARKET = "The market today"
+
+
 def _table(shown: str) -> dict[str, list[float]]:
-    """The rows of the city's table: area, and its figures."""
+    """The rows of a table: area or merchant, and its figures."""
     rows = [line.strip("│ ").split("│") for line in shown.splitlines() if line.startswith("│")]
     return {
         cells[0].split()[-1]: [float(cell.replace(",", "")) for cell in cells[1:]] for cells in rows
@@ -79,7 +82,7 @@ def _table(shown: str) -> dict[str, list[float]]:
 
 
 def test_every_activity_has_one_outcome_and_the_areas_add_up(first):
-    table = _table(first)
+    table = _table(first.partition(_MARKET)[0])
     total = table.pop("all")
     assert tuple(table) == AREAS
     assert all(row[0] > 0 and row[1] > 0 and row[5] > 0 for row in table.values())
@@ -91,10 +94,20 @@ def test_every_activity_has_one_outcome_and_the_areas_add_up(first):
 
 
 def test_the_short_budget_makes_people_wait_and_the_others_do_not(first):
-    waiting = {area: row[7] for area, row in _table(first).items() if area != "all"}
+    waiting = {
+        area: row[7] for area, row in _table(first.partition(_MARKET)[0]).items() if area != "all"
+    }
     assert waiting.pop("tourism") > 0
     assert set(waiting.values()) == {0}
     assert "points wait" in first
+
+
+def test_what_residents_spent_is_what_the_audit_says_was_redeemed(first):
+    market = _table(first.partition(_MARKET)[2])
+    assert tuple(market) == ("sandbox", "bus", "shangdang-market", "green-fund")
+    assert all(row[0] > 0 and row[3] > 0 for row in market.values())
+    redeemed = int(sum(row[3] for row in market.values()))
+    assert re.search(rf"^  redeemed +{redeemed} points, with merchants:$", first, re.MULTILINE)
 
 
 def test_the_log_holds_every_accepted_activity_and_the_audit_recomputes_each(first):
