@@ -24,7 +24,7 @@ from app.cli.client import TIMEOUT_S, ProviderError
 from app.cli.clock import now
 from app.cli.local import Server, free_port, prepare, started
 from app.cli.market import MARKET, open_market, write_keys
-from app.cli.merchant_client import MerchantClient
+from app.cli.merchant_client import MerchantClient, ResidentClient
 from app.cli.populate import SHORT_AREA, Sent, open_doors, reports, send, settle_in
 from app.cli.sample_city import Person, SampleCity
 from app.cli.serve import claim, stay
@@ -203,6 +203,13 @@ def _show_market(stage: Stage) -> None:
         figures = [*counts, int(bill["points"]), int(shop.get("profile")["allowance_points"])]
         table.add_row(f"{stall.name} {stall.code}", *[f"{figure:,}" for figure in figures])
     stage.console.print(table)
+    named = stage.get("/api/v1/sandbox/residents").json()["items"][0]
+    spender = ResidentClient(stage.http, stage.server.url, named)
+    stage.say(f"What resident {named} spent last:")
+    lines_of_day = spender.get("statement?limit=20")["items"]
+    for line in [one for one in lines_of_day if one["points"].startswith("-")][:3]:
+        when, what = line["recorded_at"][:19], f"{line['title_zh']} {line.get('merchant', '')}"
+        stage.say(f"  {when}  {line['points']:>6} points  {what}")
 
 
 def _audit(stage: Stage) -> None:
