@@ -11,7 +11,6 @@ from redis.retry import Retry
 from sqlalchemy import Engine
 
 from app.clock import Clock, city_clock
-from app.clock import utc_now as utc_now
 from app.config import Config, ConfigError
 from app.flows.process import collect_seldom
 from app.store import embedded

@@ -181,7 +181,7 @@ def test_a_killed_run_is_begun_again_by_the_workers_next_process(city, editor, r
         "import sys, time\n"
         "from sqlalchemy import create_engine\n"
         "from app.store import backtests\n"
-        "from app.wiring import utc_now\n"
+        "from app.clock import utc_now\n"
         "engine = create_engine(sys.argv[1])\n"
         "with backtests.turn(engine) as mine, engine.begin() as tx:\n"
         "    backtests.take(tx, sys.argv[2], utc_now())\n"

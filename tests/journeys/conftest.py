@@ -21,12 +21,12 @@ from sqlalchemy import Engine, create_engine
 
 from app.auth import Received, sign
 from app.cli.local import environment, prepare, running
+from app.clock import utc_now
 from app.config import Config
 from app.flows.enroll import enroll
 from app.store import providers
 from app.store.catalogue import Registry
 from app.vault import Vault, open_vault
-from app.wiring import utc_now
 
 PROJECT = Path(__file__).resolve().parents[2]
 PATIENCE_S = 20

@@ -20,12 +20,12 @@ from cryptography.hazmat.primitives.asymmetric.rsa import generate_private_key
 from sqlalchemy import text
 
 from app.cli.local import running
+from app.clock import utc_now
 from app.config import Mode
 from app.errors import PROBLEMS
 from app.flows.budget import fund_budget
 from app.flows.tokens import issue_access_token
 from app.store import providers
-from app.wiring import utc_now
 
 URL = "/api/v1/batches"
 _SAFE = "/:@!$&'()*+,;=~-._"

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
+from app.clock import utc_now
 from app.config import CITY_ZONE
-from app.wiring import utc_now
 from ledger import checkpoint
 from ledger.merkle import verify_consistency
 from ledger.note import Verifier

@@ -26,6 +26,7 @@ from schemathesis.specs.openapi.checks import (
 )
 
 from app.api.providers import ReceiptSchema
+from app.clock import utc_now
 from app.config import CITY_ZONE
 from app.flows.bill.close import close_days
 from app.flows.budget import fund_budget
@@ -44,7 +45,6 @@ from app.flows.voucher.show import show
 from app.store import admins, vouchers
 from app.store.merchants import Contract, Partner
 from app.store.settings import put as put_setting
-from app.wiring import utc_now
 from scenarios import load
 
 CHECKS = [
