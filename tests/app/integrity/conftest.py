@@ -20,7 +20,7 @@ import pytest
 from sqlalchemy import create_engine, text
 
 from app.config import Config
-from app.flows import redeem, tune
+from app.flows import prove, redeem, tune
 from app.flows.accept import Batch, accept
 from app.flows.budget import fund_budget
 from app.flows.changeset import ChangeSet
@@ -273,6 +273,32 @@ def town(empty, open_town) -> Town:
     with made.engine.begin() as tx:
         providers.add(tx, "bikes", "Bikes", made.clock())
     return made
+
+
+@pytest.fixture
+def begin_again(town):
+    """Puts the town back as it stood when this was first called."""
+    start, tables = town.clock.now, list(town.digest())
+    with town.admin() as admin:
+        admin.execute("CREATE SCHEMA kept")
+        for name in tables:
+            admin.execute(f"CREATE TABLE kept.{name} AS TABLE public.{name}")
+
+    def reset():
+        town.clock.now = start
+        town.config.head_file.unlink(missing_ok=True)
+        town.sealer = Sealer(town.engine, town.vault, town.config.head_file)
+        prove._known.clear()  # a process keeps nodes of its log; here another log begins
+        with town.admin() as admin, admin.transaction():
+            admin.execute("SET LOCAL session_replication_role = replica")
+            for name in tables:
+                admin.execute(f"DELETE FROM public.{name}")
+                admin.execute(
+                    f"INSERT INTO public.{name} OVERRIDING SYSTEM VALUE TABLE kept.{name}"
+                )
+        return town
+
+    return reset
 
 
 class Drafts:

@@ -21,13 +21,11 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from app.flows import prove
 from app.flows.budget import pay_waiting
 from app.flows.correct import CorrectionError, UnknownActivityError, correct
 from app.flows.erase import erase
 from app.flows.expire import expire_points
 from app.flows.prove import receipt
-from app.flows.seal import Sealer
 from app.flows.trail import act
 from ledger.accounts import AccountKind
 from ledger.book import Book
@@ -233,32 +231,6 @@ class Machine(RuleBasedStateMachine):
                 proof = receipt(tx, entry.id)
                 assert proof.index == leaf
                 assert verify(proof, payload, self.town.vault.ring.verifiers) == head
-
-
-@pytest.fixture
-def begin_again(town):
-    """Puts the town back as it stood when this was first called."""
-    start, tables = town.clock.now, list(town.digest())
-    with town.admin() as admin:
-        admin.execute("CREATE SCHEMA kept")
-        for name in tables:
-            admin.execute(f"CREATE TABLE kept.{name} AS TABLE public.{name}")
-
-    def reset():
-        town.clock.now = start
-        town.config.head_file.unlink(missing_ok=True)
-        town.sealer = Sealer(town.engine, town.vault, town.config.head_file)
-        prove._known.clear()  # a process keeps nodes of its log; here another log begins
-        with town.admin() as admin, admin.transaction():
-            admin.execute("SET LOCAL session_replication_role = replica")
-            for name in tables:
-                admin.execute(f"DELETE FROM public.{name}")
-                admin.execute(
-                    f"INSERT INTO public.{name} OVERRIDING SYSTEM VALUE TABLE kept.{name}"
-                )
-        return town
-
-    return reset
 
 
 @pytest.fixture
