@@ -10,7 +10,7 @@ from hashlib import blake2b
 from typing import Any, Final, NamedTuple
 
 import orjson
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, TextClause, text
 
 from app.store.db import text_array
 
@@ -36,6 +36,19 @@ class Case(NamedTuple):
     reason: str
 
 
+class Finding(NamedTuple):
+    """What is found amiss; `key` names it among its rule's. `merchant` and `resident` are ids (32
+    hex digits); `facts` is JSON that names no person; `shadow`: by a rule that only watches."""
+
+    kind: str
+    rule: str
+    key: str
+    merchant: str | None
+    facts: dict[str, Any]
+    resident: str | None = None
+    shadow: bool = False
+
+
 class Wanted(NamedTuple):
     """Which cases a list is of; None: whatever. `merchant` is a merchant's code."""
 
@@ -57,63 +70,25 @@ _SAME = text(
 )
 
 
-def open_case(
-    tx: Connection,
-    kind: str,
-    rule: str,
-    *,
-    key: str,
-    merchant: str | None,
-    resident: str | None,
-    facts: dict[str, Any],
-    shadow: bool,
-    now: datetime,
-) -> str:
-    """Open the case that `key` names among its rule's, or count once more that it came up; its id.
-
-    `merchant` and `resident` are ids (32 hex digits); `facts` is JSON that names no person.
-    """
-    return _put(tx, _AGAIN, kind, rule, key, merchant, resident, facts, shadow, now)
+def open_case(tx: Connection, finding: Finding, now: datetime) -> str:
+    """Open the case of a finding, or count once more that it came up; the case's id."""
+    return _put(tx, _AGAIN, finding, now)
 
 
-def note_case(
-    tx: Connection,
-    kind: str,
-    rule: str,
-    *,
-    key: str,
-    merchant: str | None,
-    resident: str | None,
-    facts: dict[str, Any],
-    shadow: bool,
-    now: datetime,
-) -> str:
+def note_case(tx: Connection, finding: Finding, now: datetime) -> str:
     """As `open_case`, for one who looks at the same thing again and again: nothing is counted, and
     an open case has the facts as they now are."""
-    return _put(tx, _SAME, kind, rule, key, merchant, resident, facts, shadow, now)
+    return _put(tx, _SAME, finding, now)
 
 
-def _put(
-    tx: Connection,
-    statement: Any,
-    kind: str,
-    rule: str,
-    key: str,
-    merchant: str | None,
-    resident: str | None,
-    facts: dict[str, Any],
-    shadow: bool,
-    now: datetime,
-) -> str:
-    digest = blake2b(f"{kind}\0{rule}\0{key}".encode(), digest_size=16).digest()
-    given = {
+def _put(tx: Connection, statement: TextClause, finding: Finding, now: datetime) -> str:
+    named = f"{finding.kind}\0{finding.rule}\0{finding.key}"
+    digest = blake2b(named.encode(), digest_size=16).digest()
+    given = finding._asdict() | {
         "id": digest,
-        "kind": kind,
-        "rule": rule,
-        "shadow": shadow,
-        "merchant": merchant and bytes.fromhex(merchant),
-        "resident": resident and bytes.fromhex(resident),
-        "facts": orjson.dumps(facts).decode(),
+        "merchant": finding.merchant and bytes.fromhex(finding.merchant),
+        "resident": finding.resident and bytes.fromhex(finding.resident),
+        "facts": orjson.dumps(finding.facts).decode(),
         "now": now,
     }
     tx.execute(statement, given)

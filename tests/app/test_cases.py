@@ -18,10 +18,8 @@ def open_one(city, shop):
 
     def make(kind="fraud", rule="till", key="a", merchant=shop.id, shadow=False, **facts):
         with city.engine.begin() as tx:
-            return cases.open_case(
-                tx, kind, rule, key=key, merchant=merchant, resident=None, facts=facts,
-                shadow=shadow, now=city.clock(),
-            )  # fmt: skip
+            found = cases.Finding(kind, rule, key, merchant, facts, shadow=shadow)
+            return cases.open_case(tx, found, city.clock())
 
     return make
 
@@ -98,10 +96,9 @@ def test_what_comes_up_again_after_a_decision_is_counted_and_stays_decided(open_
 def test_what_is_noted_again_is_not_counted_and_knows_the_newest_figures(city, shop, rui):
     def note(charges):
         with city.engine.begin() as tx:
-            return cases.note_case(
-                tx, "fraud", "till", key="t1 08:00", merchant=shop.id, resident=None,
-                facts={"charges": charges}, shadow=True, now=city.clock(),
-            )  # fmt: skip
+            facts = {"charges": charges}
+            found = cases.Finding("fraud", "till", "t1 08:00", shop.id, facts, shadow=True)
+            return cases.note_case(tx, found, city.clock())
 
     one = note(31)
     city.clock.move(minutes=1)

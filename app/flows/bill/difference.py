@@ -64,18 +64,8 @@ def report_differences(
         "out_no": out_no,
         "items": [_fact(one) for one in open_ones],
     }
-    case = cases.open_case(
-        tx,
-        "difference",
-        "bill",
-        key=f"{merchant}\0{out_no}",
-        merchant=merchant,
-        resident=None,
-        facts=facts,
-        shadow=False,
-        now=now,
-    )
-    return answered, case
+    finding = cases.Finding("difference", "bill", f"{merchant}\0{out_no}", merchant, facts)
+    return answered, cases.open_case(tx, finding, now)
 
 
 def _answer(claim: Claim, day: int, ours: tuple[Known, ...]) -> Answered:

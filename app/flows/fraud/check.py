@@ -64,17 +64,9 @@ def check(tx: Connection, attempt: Attempt, now: datetime) -> Verdict | None:
         if mode == "off":
             continue
         facts = {"day": f"{local:%Y-%m-%d}", "limit": limit, "found": str(found)}
-        cases.open_case(
-            tx,
-            "fraud",
-            rule,
-            key=f"{seen.salt.hex()} {merchant} {local:%Y%m%d}",
-            merchant=merchant,
-            resident=resident,
-            facts=facts | {"kind": attempt.kind},
-            shadow=mode == "shadow",
-            now=now,
-        )
+        key = f"{seen.salt.hex()} {merchant} {local:%Y%m%d}"
+        parts = (merchant, facts | {"kind": attempt.kind}, resident, mode == "shadow")
+        cases.open_case(tx, cases.Finding("fraud", rule, key, *parts), now)
         if mode == "refuse" and refusal is None:
             refusal = verdict
     return refusal

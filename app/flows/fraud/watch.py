@@ -70,14 +70,5 @@ def _note(
     now: datetime,
 ) -> None:
     for one in places:
-        cases.note_case(
-            tx,
-            "fraud",
-            rule,
-            key=one.key,
-            merchant=one.merchant,
-            resident=one.resident,
-            facts=one.facts,
-            shadow=limits["mode"] == "shadow",
-            now=now,
-        )
+        parts = (one.key, one.merchant, one.facts, one.resident, limits["mode"] == "shadow")
+        cases.note_case(tx, cases.Finding("fraud", rule, *parts), now)

@@ -109,14 +109,6 @@ def _open_case(
             "first_till": place.till,
             "first_used_at": place.at.astimezone(CITY_ZONE).isoformat(timespec="seconds"),
         }
-    cases.open_case(
-        tx,
-        "offline",
-        "offline.used_twice" if found.state == "used" else "offline.ended",
-        key=f"{found.merchant} {taken.number}",
-        merchant=found.merchant,
-        resident=None,
-        facts=facts,
-        shadow=False,
-        now=now,
-    )
+    rule = "offline.used_twice" if found.state == "used" else "offline.ended"
+    key = f"{found.merchant} {taken.number}"
+    cases.open_case(tx, cases.Finding("offline", rule, key, found.merchant, facts), now)
