@@ -1,13 +1,16 @@
 """Run the benchmarks, print the table, write bench/latest.json: `python -m bench [NAME …]`.
 
 Without names all of them run; with names only those, and the other figures stay as they were.
+Each ratio stands beside the one last committed, and one that is clearly worse is marked.
 """
 
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
@@ -20,6 +23,8 @@ PARTS = {
     for module in (balance, ingest, seal, audit, quantify, backtest, residents, charges)
 }
 LATEST = Path(__file__).with_name("latest.json")
+Figures = dict[str, dict[str, Any]]
+SLOWER = 0.15  # a ratio worse by more than this part is marked; less is the machine's mood
 CUSTOMERS = 20_000  # a provider
 # What the product promises: the least ratio, or (for figures named so) the least rate.
 TARGETS = {
@@ -54,13 +59,11 @@ def main(names: list[str]) -> None:
         for name in names or PARTS:
             print(f"{name} …", file=sys.stderr)
             results += PARTS[name].measure(made)
-    table = Table("what", "value", "unit", "floor", "ratio", "target")
-    for r in results:
-        target = TARGETS.get(r.name, "")
-        table.add_row(
-            r.name, f"{r.value:,.0f}", r.unit, f"{r.floor:,.0f}", f"{r.ratio:.2f}", target
-        )
-    Console(width=110).print(table)
+    before = committed()
+    Console(width=120).print(_table(results, before))
+    slower = [r.name for r in results if is_worse(r, before)]
+    if slower:
+        print(f"Worse than committed by more than {SLOWER:.0%}: {', '.join(slower)}.")
     figures = json.loads(LATEST.read_text()) if names else {}
     figures |= {
         r.name: {
@@ -72,6 +75,44 @@ def main(names: list[str]) -> None:
         for r in results
     }
     LATEST.write_text(json.dumps(figures, indent=2, ensure_ascii=False) + "\n")
+
+
+def committed() -> Figures:
+    """The figures of the last commit; without git, those on file; without either, none."""
+    show = ["git", "show", f"HEAD:./{LATEST.name}"]
+    try:
+        text = subprocess.run(show, cwd=LATEST.parent, check=True, capture_output=True).stdout
+    except (OSError, subprocess.CalledProcessError):
+        text = LATEST.read_bytes() if LATEST.exists() else b"{}"
+    figures: Figures = json.loads(text)
+    return figures
+
+
+def is_worse(result: Result, before: Figures) -> bool:
+    """Whether the ratio is clearly worse: a rate by falling, a time or a size by rising."""
+    old = before.get(result.name, {}).get("ratio")
+    if not old:
+        return False
+    if result.unit.endswith("/s"):
+        return result.ratio < old * (1 - SLOWER)
+    return result.ratio > old * (1 + SLOWER)
+
+
+def _table(results: list[Result], before: Figures) -> Table:
+    table = Table("what", "value", "unit", "floor", "ratio", "before", "", "target")
+    for r in results:
+        old = before.get(r.name, {}).get("ratio")
+        table.add_row(
+            r.name,
+            f"{r.value:,.0f}",
+            r.unit,
+            f"{r.floor:,.0f}",
+            f"{r.ratio:.2f}",
+            "" if old is None else f"{old:.2f}",
+            "worse" if is_worse(r, before) else "",
+            TARGETS.get(r.name, ""),
+        )
+    return table
 
 
 if __name__ == "__main__":
