@@ -15,12 +15,12 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from bench import audit, backtest, balance, charges, ingest, quantify, residents, seal
+from bench import audit, backtest, balance, charges, ingest, quantify, residents, seal, steps
 from bench.stage import Result, stage
 
 PARTS = {
     module.__name__.removeprefix("bench."): module
-    for module in (balance, ingest, seal, audit, quantify, backtest, residents, charges)
+    for module in (balance, ingest, steps, seal, audit, quantify, backtest, residents, charges)
 }
 LATEST = Path(__file__).with_name("latest.json")
 Figures = dict[str, dict[str, Any]]

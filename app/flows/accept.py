@@ -69,13 +69,7 @@ def _answer(
     tx: Connection, vault: Vault, registry: Registry, batch: Batch, digest: bytes, now: datetime
 ) -> tuple[bytes, Counter[int]]:
     """The receipt, and how late what came for the first time came."""
-    documents: list[Document | dict[str, Any]] = []
-    for raw in batch.activities:
-        try:
-            documents.append(read_document(vault, batch.provider, raw))
-        except DocumentError as error:
-            identifier = raw.get("id") if isinstance(raw, dict) else None
-            documents.append(rejection(identifier, error.code, str(error)))
+    documents = _read(vault, batch)
     credited = credit(tx, vault, registry.current(tx), batch.provider, documents, now)
     batches.put_rejections(tx, batch.provider, batch.batch_id, credited.rejected, now)
     receipt = orjson.dumps(
@@ -93,6 +87,18 @@ def _answer(
         if item["outcome"] in _NEW
     )
     return receipt, delays.count(fresh, now)
+
+
+def _read(vault: Vault, batch: Batch) -> list[Document | dict[str, Any]]:
+    """Each activity as a document, or as the outcome of one that has not the form asked for."""
+    documents: list[Document | dict[str, Any]] = []
+    for raw in batch.activities:
+        try:
+            documents.append(read_document(vault, batch.provider, raw))
+        except DocumentError as error:
+            identifier = raw.get("id") if isinstance(raw, dict) else None
+            documents.append(rejection(identifier, error.code, str(error)))
+    return documents
 
 
 def _counts(credited: Credited) -> dict[str, int]:
