@@ -86,12 +86,17 @@ def living(found: PayCode | None, now: datetime) -> PayCode:
         raise unknown()
     if found.used_at is not None:
         raise used()
-    if now >= found.expires_at + GRACE:
+    if not is_living(found, now):
         raise PayCodeError(
             "PAY_CODE_EXPIRED",
             f"the code is older than its {REFRESH_S} seconds; ask for the one shown now",
         )
     return found
+
+
+def is_living(found: PayCode, now: datetime) -> bool:
+    """Whether a code was neither used nor shown too long ago."""
+    return found.used_at is None and now < found.expires_at + GRACE
 
 
 def use(tx: Connection, found: PayCode, now: datetime) -> None:

@@ -7,14 +7,17 @@ own SQL.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 
 from sqlalchemy import Connection
 
-from app.store.db import bytea_array, fetch
+from app.store import entries, fraud
+from app.store.db import bytea_array, fetch, int_array
 from app.store.pay_codes import PayCode
+from ledger.accounts import AccountKind, Asset
+from ledger.entries import Entry
 
 
 class Charge(NamedTuple):
@@ -71,6 +74,15 @@ class Scan(NamedTuple):
     minor_until: int | None
 
 
+class Look(NamedTuple):
+    """The same and more, with nobody locked: what the rules against fraud count of the one who
+    shows the code, and their points of each bucket; for `pay` to hold against what is so then."""
+
+    scan: Scan
+    seen: fraud.Seen
+    wallet: dict[int, int]
+
+
 class Refund(NamedTuple):
     """A refund asked for under a number of its own; `charge` is the number of what was paid,
     `entry` the ledger's refund if it succeeded."""
@@ -98,22 +110,33 @@ class Spending(NamedTuple):
     title: str | None
 
 
-# The lock is taken within: what is read of the code may be older than it. `begin` looks again.
-_SCAN = """
-SELECT EXISTS (SELECT FROM charges c WHERE c.merchant = m.id AND c.number = %s),
+_READ = """
+SELECT EXISTS (SELECT FROM charges c WHERE c.merchant = m.id AND c.number = %(number)s),
   t.store, t.store_code, t.id, m.name, s.value::integer,
-  p.code, p.resident, p.device, p.voucher, p.expires_at, p.used_at, p.minor_until
+  p.code, p.resident, p.device, p.voucher, p.expires_at, p.used_at, p.minor_until {more}
 FROM merchants m
 LEFT JOIN (SELECT t.id, t.store, t.merchant, t.code, s.code AS store_code
            FROM tills t JOIN stores s ON s.id = t.store WHERE t.open AND s.open) t
-  ON t.merchant = m.id AND t.code = %s
+  ON t.merchant = m.id AND t.code = %(till)s
 LEFT JOIN settings s ON s.name = 'confirm_points'
 LEFT JOIN LATERAL (
   SELECT c.code, c.resident, c.device, c.voucher, c.expires_at, c.used_at,
     to_char(r.minor_until, 'YYYYMMDD')::integer AS minor_until
   FROM pay_codes c JOIN residents r ON r.id = c.resident AND r.erased_at IS NULL
-  WHERE c.code = %s FOR NO KEY UPDATE OF r) p ON true
-WHERE m.id = %s"""
+  WHERE c.code = %(code)s {lock}) p ON true {joined}
+WHERE m.id = %(merchant)s"""
+# The lock is taken within: what is read of the code may be older than it. `begin` looks again.
+_SCAN = _READ.format(more="", lock="FOR NO KEY UPDATE OF r", joined="")
+_LOOK = _READ.format(
+    more=", w.buckets, w.amounts, f.*",
+    lock="",
+    joined=f"""
+CROSS JOIN LATERAL (
+  SELECT array_agg(bucket ORDER BY bucket) AS buckets, array_agg(amount ORDER BY bucket) AS amounts
+  FROM balances b WHERE b.account = p.resident AND b.account_kind = {AccountKind.RESIDENT.code}
+    AND b.asset = {Asset.POINT.code} AND b.amount > 0) w
+CROSS JOIN LATERAL ({fraud.counting("p.resident", "p.device")}) f""",  # noqa: S608 (our own)
+)
 _COLUMNS = (
     "c.merchant, c.number, c.id, c.digest, c.resident, c.device, c.store, c.till, c.staff,"
     " c.points, c.refunded, c.state, c.code, c.detail, c.hold, c.entry, c.at, c.expires_at,"
@@ -121,6 +144,7 @@ _COLUMNS = (
 )
 _NAMES = ", ".join(Charge._fields)
 _WIDTH = len(Charge._fields)
+_SCANNED = len(Scan._fields) - 1 + len(PayCode._fields)
 _VALUES = ", ".join(["%s"] * _WIDTH)
 _INSERT = f"""
 INSERT INTO charges ({_NAMES}) VALUES ({_VALUES})
@@ -130,6 +154,9 @@ WITH made AS ({_INSERT}),
 used AS (UPDATE pay_codes SET used_at = %s
          WHERE code = %s AND used_at IS NULL AND EXISTS (SELECT FROM made) RETURNING true)
 SELECT EXISTS (SELECT FROM made), EXISTS (SELECT FROM used)"""  # noqa: S608
+_PAY = f"""
+SELECT pay_charge(ROW({_VALUES})::charges, %s, %s::integer[], %s::bigint[], %s::integer,
+  {entries.ARGUMENTS})"""
 _FACE = f"""
 SELECT {_COLUMNS}, m.name, s.code, t.code
 FROM charges c JOIN merchants m ON m.id = c.merchant
@@ -160,7 +187,43 @@ SELECT x.entry, m.name, x.number, x.title FROM (
 
 def scan(tx: Connection, merchant: str, number: str, till: str, code: bytes) -> Scan:
     """Look up all that a charge needs in one go, and lock the resident whose code this is."""
-    (row,) = fetch(tx, _SCAN, [number, till, code, bytes.fromhex(merchant)])
+    given = {"number": number, "till": till, "code": code, "merchant": bytes.fromhex(merchant)}
+    (row,) = fetch(tx, _SCAN, given)
+    return _scan(row)
+
+
+def look(
+    tx: Connection,
+    merchant: str,
+    number: str,
+    till: str,
+    code: bytes,
+    day: datetime,
+    hour: datetime,
+) -> Look:
+    """Look up all that a plain charge needs in one go, and lock nothing; the rules against fraud
+    count since `day` and since `hour`."""
+    named = {"number": number, "till": till, "code": code}
+    (row,) = fetch(tx, _LOOK, fraud.given(merchant, day, hour) | named)
+    buckets, amounts, *seen = row[_SCANNED:]
+    wallet = dict(zip(buckets or (), amounts or (), strict=True))
+    return Look(_scan(row[:_SCANNED]), fraud.Seen(*seen), wallet)
+
+
+def pay(
+    tx: Connection, one: Charge, code: bytes, wallet: Mapping[int, int], entry: Entry, day: int
+) -> None:
+    """Do a plain charge in one go: take its number, use up its code, append its entry and put it
+    on the bill of `day` (or the first day not cut yet).
+
+    Raises DBAPIError serialization_failure if the number or the code was taken meanwhile, or the
+    wallet is not as it was looked up, and else as `entries.append` does.
+    """
+    had = int_array(wallet), int_array(wallet.values())
+    entries.call(tx, _PAY, [*_row(one), code, *had, day, *entries.arguments([entry])])
+
+
+def _scan(row: Sequence[Any]) -> Scan:
     known, store, store_code, at, name, confirm, *shown, minor_until = row
     found = None
     if shown[0] is not None:

@@ -32,9 +32,14 @@ def transact(engine: Engine, work: Callable[[Connection], T]) -> T:
             with engine.begin() as tx:
                 return work(tx)
         except DBAPIError as error:
-            if attempt == _ATTEMPTS or getattr(error.orig, "sqlstate", None) not in _AGAIN:
+            if attempt == _ATTEMPTS or not lost_a_race(error):
                 raise
     raise AssertionError("unreachable")
+
+
+def lost_a_race(error: DBAPIError) -> bool:
+    """Whether a transaction failed only because of another one, and may be tried again."""
+    return getattr(error.orig, "sqlstate", None) in _AGAIN
 
 
 def copy_in(

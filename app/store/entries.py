@@ -36,11 +36,14 @@ FEW: Final = 32
 """Entries beyond this many are copied in; up to it, one call of `append_entries` is faster."""
 
 _SHORT = "PH0"  # of append_entries: the account that holds too little is of the kind that follows
-_APPEND = (
-    "SELECT append_entries(%s::bytea[], %s::smallint[], %s::smallint[], %s::integer[],"
+ARGUMENTS: Final = (
+    "%s::bytea[], %s::smallint[], %s::smallint[], %s::integer[],"
     " %s::bigint[], %s::bytea[], %s::text[], %s::bytea[], %s::bytea[], %s::integer[],"
-    " %s::bigint[], %s::bytea[], %s::integer[], %s::smallint[], %s::smallint[])"
+    " %s::bigint[], %s::bytea[], %s::integer[], %s::smallint[], %s::smallint[]"
 )
+"""What `append_entries` takes, as `arguments` gives it."""
+
+_APPEND = f"SELECT append_entries({ARGUMENTS})"
 _Change = tuple[bytes, int, int, int, int]  # account, kind, asset, bucket, amount
 
 _DEBIT = text("""
@@ -67,11 +70,10 @@ def append(tx: Connection, entries: Sequence[Entry | Issue]) -> list[int]:
     """
     if not entries:
         return []
-    lines = [entry.rows() for entry in entries]
-    changes = _changes(lines)
     if len(entries) <= FEW:
-        return _append_few(tx, entries, lines, changes)
-    return _append_many(tx, entries, lines, changes)
+        return list(call(tx, _APPEND, arguments(entries)))
+    lines = [entry.rows() for entry in entries]
+    return _append_many(tx, entries, lines, _changes(lines))
 
 
 def _changes(lines: Iterable[Sequence[Row]]) -> list[_Change]:
@@ -92,22 +94,18 @@ def _changes(lines: Iterable[Sequence[Row]]) -> list[_Change]:
     ]
 
 
-def _append_few(
-    tx: Connection,
-    entries: Sequence[Entry | Issue],
-    lines: Sequence[Sequence[Row]],
-    changes: Sequence[_Change],
-) -> list[int]:
-    """All in one call. The order of locks is that of `_append_many`: debits first, and of both
-    the merchants' last, for theirs are the rows where most tills meet."""
-    changes = sorted(changes, key=lambda change: (change[4] > 0, change[1] == _MERCHANT))
+def arguments(entries: Sequence[Entry | Issue]) -> list[Any]:
+    """What a few entries are to `append_entries`. The order of locks is that of `_append_many`:
+    debits first, and of both the merchants' last, for theirs are the rows where most tills meet."""
+    lines = [entry.rows() for entry in entries]
+    changes = sorted(_changes(lines), key=lambda change: (change[4] > 0, change[1] == _MERCHANT))
     payloads = [entry.payload() for entry in entries]
     postings = [(n, *row) for n, rows in enumerate(lines, 1) for row in rows]
     accounts, kinds, assets, buckets, amounts = zip(*changes, strict=True) if changes else [()] * 5
     numbers, sums, keys, places, roles, units = (
         zip(*postings, strict=True) if postings else [()] * 6
     )
-    values = [
+    return [
         bytea_array(accounts),
         *map(int_array, (kinds, assets, buckets, amounts)),
         bytea_array(bytes.fromhex(entry.id) for entry in entries),
@@ -118,14 +116,18 @@ def _append_few(
         bytea_array(keys),
         *map(int_array, (places, roles, units)),
     ]
+
+
+def call(tx: Connection, statement: str, values: Sequence[Any]) -> Any:
+    """What a statement that calls `append_entries` returns. Raises as `append` does."""
     try:
-        ((arrivals,),) = fetch(tx, _APPEND, values)
+        ((result,),) = fetch(tx, statement, values)
     except DBAPIError as error:
         short = getattr(error.orig, "sqlstate", None) or ""
         if short.startswith(_SHORT):
             raise _insufficient(int(short[3:]) == _MERCHANT) from error
         raise
-    return list(arrivals)
+    return result
 
 
 def _append_many(

@@ -30,29 +30,50 @@ class Seen(NamedTuple):
     salt: bytes
 
 
+# `{resident}` and `{device}` are who spends; that resident's own day and hour are what counts.
 _SEEN = """
 WITH spent AS (
   (SELECT at, points - refunded AS points, device FROM charges
-    WHERE resident = %(resident)s AND at >= %(since)s AND state <> 'failed'
+    WHERE resident = {resident} AND at >= %(since)s AND state <> 'failed'
     ORDER BY at DESC LIMIT %(counted)s)
   UNION ALL
   (SELECT placed_at, points, NULL FROM orders
-    WHERE resident = %(resident)s AND placed_at >= %(since)s AND state <> 'released'
+    WHERE resident = {resident} AND placed_at >= %(since)s AND state <> 'released'
     ORDER BY placed_at DESC LIMIT %(counted)s)
 )
 SELECT
-  (SELECT coalesce(jsonb_object_agg(name, value), '{}') FROM settings
+  (SELECT coalesce(jsonb_object_agg(name, value), '{{}}') FROM settings
     WHERE name IN ('fraud.resident', 'fraud.device', 'fraud.staff')),
   count(*) FILTER (WHERE at >= %(hour)s), count(*) FILTER (WHERE at >= %(day)s),
   coalesce(sum(points) FILTER (WHERE at >= %(day)s), 0)::bigint,
   (SELECT count(DISTINCT one.resident) FROM (SELECT resident FROM charges
-    WHERE device = %(device)s AND at >= %(day)s AND resident <> %(resident)s
+    WHERE device = {device} AND at >= %(day)s AND resident <> {resident}
     ORDER BY at DESC LIMIT %(counted)s) one),
-  count(DISTINCT device) FILTER (WHERE at >= %(day)s AND device <> %(device)s),
+  count(DISTINCT device) FILTER (WHERE at >= %(day)s AND device <> {device}),
   EXISTS (SELECT FROM staff
-    WHERE staff.resident = %(resident)s AND merchant = %(merchant)s AND active),
-  (SELECT wrapped_key FROM residents WHERE id = %(resident)s)
+    WHERE staff.resident = {resident} AND merchant = %(merchant)s AND active),
+  (SELECT wrapped_key FROM residents WHERE id = {resident})
 FROM spent"""
+
+
+def counting(resident: str, device: str) -> str:
+    """The query of `Seen`, of the resident and the device that these expressions name; `%(day)s`,
+    `%(hour)s`, `%(since)s`, `%(merchant)s`, `%(counted)s` are as in `given`."""
+    return _SEEN.format(resident=resident, device=device)
+
+
+def given(merchant: str, day: datetime, hour: datetime) -> dict[str, Any]:
+    """What `counting` asks for: when the day and the hour began that are counted."""
+    return {
+        "merchant": bytes.fromhex(merchant),
+        "day": day,
+        "hour": hour,
+        "since": min(day, hour),
+        "counted": COUNTED,
+    }
+
+
+_OF_GIVEN = counting("%(resident)s", "%(device)s")
 
 
 def seen(
@@ -65,16 +86,8 @@ def seen(
 ) -> Seen:
     """What a resident has spent since `day` and since `hour`, who else the device was seen with
     and with which others the resident was."""
-    given: dict[str, Any] = {
-        "resident": bytes.fromhex(resident),
-        "merchant": bytes.fromhex(merchant),
-        "device": device,
-        "day": day,
-        "hour": hour,
-        "since": min(day, hour),
-        "counted": COUNTED,
-    }
-    (row,) = fetch(tx, _SEEN, given)
+    who = {"resident": bytes.fromhex(resident), "device": device}
+    (row,) = fetch(tx, _OF_GIVEN, given(merchant, day, hour) | who)
     return Seen(*row)
 
 

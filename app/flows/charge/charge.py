@@ -1,20 +1,22 @@
 """Charge: take points for what a resident buys, by the code they show. One transaction.
 
 Every outcome is kept under the merchant's number, the refusals too, so that the same request gets
-the same answer and nobody at a till has to guess.
+the same answer and nobody at a till has to guess. What is plain is done `at_once`; the way here is
+the one for everything, and tells it from its start.
 """
 
 from __future__ import annotations
 
 from datetime import datetime, timedelta
-from secrets import token_hex
-from typing import Final, NamedTuple
+from typing import Final
 
-import orjson
 from sqlalchemy import Connection, Engine
 
 from app.config import CITY_ZONE
 from app.flows import pay_code, redeem
+from app.flows.charge.asked import Asked as Asked
+from app.flows.charge.asked import digest_of, face, new
+from app.flows.charge.at_once import at_once
 from app.flows.charge.query import ChargeError, must_be_same, query
 from app.flows.fraud.check import Attempt, Verdict, check
 from app.flows.notify import notify
@@ -22,24 +24,12 @@ from app.flows.setting import SETTINGS, setting
 from app.store import bills, charges
 from app.store.charges import Charge, Face, Scan
 from app.store.db import transact
-from app.store.merchants import Partner
 from app.vault import Vault
 from ledger.buckets import day_number
 from ledger.errors import Exhausted, Insufficient
 
 CONFIRM: Final = timedelta(seconds=60)
 """For so long a charge waits for its resident, at a counter with people behind."""
-
-
-class Asked(NamedTuple):
-    """What a till asks: `code` as it read it, `till` and `staff` by the merchant's own codes."""
-
-    partner: Partner
-    number: str
-    code: str
-    points: int
-    till: str
-    staff: str | None
 
 
 def charge(engine: Engine, vault: Vault, asked: Asked, now: datetime) -> Face:
@@ -51,7 +41,9 @@ def charge(engine: Engine, vault: Vault, asked: Asked, now: datetime) -> Face:
         detail = "the city has not approved this merchant yet; it can charge nobody"
         raise ChargeError("MERCHANT_NOT_APPROVED", detail)
     try:
-        return transact(engine, lambda tx: _attempt(tx, vault, asked, now))
+        return at_once(engine, vault, asked, now) or transact(
+            engine, lambda tx: _attempt(tx, vault, asked, now)
+        )
     except Insufficient as short:
         refusal = _short(short)  # its transaction is gone; that it failed is kept by another
         return transact(engine, lambda tx: _attempt(tx, vault, asked, now, refusal))
@@ -60,15 +52,15 @@ def charge(engine: Engine, vault: Vault, asked: Asked, now: datetime) -> Face:
 def _attempt(
     tx: Connection, vault: Vault, asked: Asked, now: datetime, refusal: Verdict | None = None
 ) -> Face:
-    code, digest = pay_code.digest_of(vault, asked.code), _digest(vault, asked)
+    code, digest = pay_code.digest_of(vault, asked.code), digest_of(vault, asked)
     seen = charges.scan(tx, asked.partner.id, asked.number, asked.till, code)
     if seen.known:
         return _again(tx, asked, digest)
     refusal = refusal or _refusal(tx, asked, seen, now)
-    one = _new(asked, seen, digest, now)
+    one = new(asked, seen, digest, now)
     if refusal is not None:
         failed = one._replace(state="failed", code=refusal.code, detail=refusal.detail)
-        return _face(asked, seen, failed) if charges.put(tx, failed) else _again(tx, asked, digest)
+        return face(asked, seen, failed) if charges.put(tx, failed) else _again(tx, asked, digest)
     limit = seen.confirm_points
     if asked.points > (SETTINGS["confirm_points"].default if limit is None else limit):
         one = one._replace(state="pending", expires_at=now + CONFIRM, closed_at=None)
@@ -85,7 +77,7 @@ def _attempt(
         one = _hold(tx, vault, one, seen.merchant_name, now)
     else:
         _take(tx, vault, one, now)
-    return _face(asked, seen, one)
+    return face(asked, seen, one)
 
 
 def _refusal(tx: Connection, asked: Asked, seen: Scan, now: datetime) -> Verdict | None:
@@ -147,36 +139,6 @@ def bill(tx: Connection, one: Charge, moved: redeem.Moved, now: datetime) -> Non
     bills.add(tx, line, now)
 
 
-def _new(asked: Asked, seen: Scan, digest: bytes, now: datetime) -> Charge:
-    shown = seen.code
-    return Charge(
-        merchant=asked.partner.id,
-        number=asked.number,
-        id=token_hex(16),
-        digest=digest,
-        resident=shown.resident if shown else None,
-        device=shown.device if shown else None,
-        store=seen.store,
-        till=seen.till,
-        staff=asked.staff,
-        points=asked.points,
-        refunded=0,
-        state="succeeded",
-        code="",
-        detail="",
-        hold=None,
-        entry=None,
-        at=now,
-        expires_at=None,
-        closed_at=now,
-    )
-
-
-def _face(asked: Asked, seen: Scan, one: Charge) -> Face:
-    till = asked.till if seen.till is not None else None
-    return Face(one, seen.merchant_name, seen.store_code, till)
-
-
 def _again(tx: Connection, asked: Asked, digest: bytes) -> Face:
     """The charge that has this number, if it is this one and was not reversed."""
     found = query(tx, asked.partner.id, asked.number)
@@ -186,11 +148,6 @@ def _again(tx: Connection, asked: Asked, digest: bytes) -> Face:
         detail = "this number was reversed; charge again under a new one"
         raise ChargeError("CHARGE_REVERSED", detail)
     return found
-
-
-def _digest(vault: Vault, asked: Asked) -> bytes:
-    said = orjson.dumps([asked.code, asked.points, asked.till, asked.staff]).decode()
-    return vault.mark(f"charge {said}", 32)
 
 
 def _short(short: Insufficient) -> Verdict:

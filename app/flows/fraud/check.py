@@ -55,9 +55,8 @@ def check(tx: Connection, attempt: Attempt, now: datetime) -> Verdict | None:
     """The refusal of the first rule that is broken and refuses; None: go on. Cases are opened
     here, also those of rules that only watch, and are kept if `tx` commits."""
     local = now.astimezone(CITY_ZONE)
-    begins = local.replace(hour=0, minute=0, second=0, microsecond=0)
     resident, device, merchant, *_ = attempt
-    seen = fraud.seen(tx, resident, merchant, device, begins, now - _HOUR)
+    seen = fraud.seen(tx, resident, merchant, device, *since(now))
     refusal = None
     for rule, limit, found, verdict in _broken(attempt, seen):
         mode = _value(seen, rule)["mode"]
@@ -70,6 +69,17 @@ def check(tx: Connection, attempt: Attempt, now: datetime) -> Verdict | None:
         if mode == "refuse" and refusal is None:
             refusal = verdict
     return refusal
+
+
+def since(now: datetime) -> tuple[datetime, datetime]:
+    """When the day and the hour began that the rules count in."""
+    begins = now.astimezone(CITY_ZONE).replace(hour=0, minute=0, second=0, microsecond=0)
+    return begins, now - _HOUR
+
+
+def is_clean(attempt: Attempt, seen: fraud.Seen) -> bool:
+    """Whether no rule has anything to say: `check` would open no case and refuse nothing."""
+    return all(_value(seen, one.rule)["mode"] == "off" for one in _broken(attempt, seen))
 
 
 def _broken(attempt: Attempt, seen: fraud.Seen) -> Iterator[_Broken]:

@@ -93,14 +93,21 @@ def counter(town):
     return Counter(town)
 
 
-def test_a_charge_is_paid_and_billed_or_nothing_of_it(town, counter, deaths, tmp_path):
-    spent = 0
-    for n, trace in deaths(counter.charge, counter.show):
+@pytest.mark.parametrize("way", ["at once", "the long way"])
+def test_a_charge_is_paid_and_billed_or_nothing_of_it(
+    way, town, counter, deaths, tmp_path, monkeypatch
+):
+    if way == "the long way":
+        monkeypatch.setattr(charging, "at_once", lambda *_: None)
+    spent, traces = 0, []
+    for n, trace in deaths(counter.charge, counter.show, least=3):
+        traces.append(trace)
         assert counter.state(n) == ("succeeded" if trace else "CHARGE_UNKNOWN")
         assert counter.spent() == spent + 10 * trace
         assert counter.charge(town.engine, n).state == "succeeded"
         spent += 10
         assert counter.spent() == spent
+    assert set(traces) == {False, True}
     town.prove(tmp_path / "export")
 
 
@@ -117,10 +124,11 @@ def test_a_refusal_for_want_of_points_is_kept_or_asked_anew(town, counter, death
     town.prove(tmp_path / "export")
 
 
-def test_a_charge_that_waits_is_held_confirmed_or_timed_out(town, counter, deaths, tmp_path):
+@pytest.mark.parametrize("end", ["succeeded", "failed"])
+def test_a_charge_that_waits_is_held_confirmed_or_timed_out(end, town, counter, deaths, tmp_path):
     def work(engine, n):
         one = counter.charge(engine, n, 600)
-        if n % 2:
+        if end == "succeeded":
             with engine.begin() as tx:
                 confirm(tx, town.vault, counter.resident, one.id, town.clock())
         else:
@@ -138,7 +146,7 @@ def test_a_charge_that_waits_is_held_confirmed_or_timed_out(town, counter, death
         held = town.points(counter.resident, 2)
         assert held == 600 * (counter.state(n) == "pending")
         counter.spent()
-    assert states == {"CHARGE_UNKNOWN", "pending", "succeeded", "failed"}
+    assert states == {"CHARGE_UNKNOWN", "pending", end}
     town.prove(tmp_path / "export")
 
 
