@@ -89,29 +89,46 @@ def write(
     awaiting: int = 0,
     withheld: int = 0,
 ) -> Issue:
-    """What ``transfers.issue`` makes for a resident who owes nothing, in a third of the time.
+    """What ``transfers.issue`` makes for a resident who owes nothing, in a sixth of the time.
 
-    The bytes are put together as text and then have to pass ``read``, which takes nothing but a
-    sound issue. Raises ``Malformed`` if they do not.
+    The text around what differs from issue to issue passes ``read`` once for all that share it,
+    and the parts are held to its pattern one by one; so ``read`` takes the bytes of each, and what
+    it says of them is known. Raises ``Malformed`` for anything that is no sound issue.
     """
+    form, known = _form(terms, at, points > 0, awaiting, withheld)
+    if not (
+        _parts(f"{id},{resident},{commitment}")
+        and 0 < reduction_mg < _TOO_MUCH
+        and 0 <= points < _TOO_MUCH
+    ):
+        raise Malformed("These are not the parts of a plain issue.")
+    paid = (points, resident, points) if points else ()
+    data = form % (commitment, id, reduction_mg, resident, reduction_mg, *paid)
+    made = _plain(Plain, (id, resident, known, reduction_mg, points))
+    return _plain(Issue, (made, data.encode()))
+
+
+@lru_cache(maxsize=4096)
+def _form(terms: Terms, at: str, paid: bool, awaiting: int, withheld: int) -> tuple[str, Terms]:
+    """The text of such issues, with %s and %d for its parts; the terms as ``read`` finds them."""
     scenario, version, digest, vintage, budget, bucket = terms
     waits = f'"awaiting":{awaiting},"budget":"{budget}",' if awaiting else ""
     lost = f',"withheld":{withheld}' if withheld else ""
-    paid = (
-        f',["budget:{budget}","POINT",0,-{points}],["resident:{resident}","POINT",{bucket},{points}]'
-        if points
-        else ""
+    pays = f',["budget:{budget}","POINT",0,-%d],["resident:%s","POINT",{bucket},%d]' if paid else ""
+    form = (
+        f'{{"at":"{at}","detail":{{{waits}"commitment":"%s",'
+        f'"rule":["{scenario}",{version},"{digest}"]{lost}}},"id":"%s","kind":"issue",'
+        f'"postings":[["reduction:{scenario}","CO2E",{vintage},-%d],'
+        f'["resident:%s","CO2E",{vintage},%d]{pays}],"v":1}}'
     )
-    data = (
-        f'{{"at":"{at}","detail":{{{waits}"commitment":"{commitment}",'
-        f'"rule":["{scenario}",{version},"{digest}"]{lost}}},"id":"{id}","kind":"issue",'
-        f'"postings":[["reduction:{scenario}","CO2E",{vintage},-{reduction_mg}],'
-        f'["resident:{resident}","CO2E",{vintage},{reduction_mg}]{paid}],"v":1}}'
-    ).encode()
-    made = read(data)
+    token, parts = "0" * 32, (1, "0" * 32, 1) if paid else ()
+    try:
+        made = read((form % ("0" * 64, token, 1, token, 1, *parts)).encode())
+    except (TypeError, ValueError):  # a % among the terms
+        made = None
     if made is None:
-        raise Malformed("These are not the parts of a plain issue.")
-    return Issue(made, data)
+        raise Malformed("These are not the terms of a plain issue.")
+    return form, made.terms
 
 
 # Fewer digits than MAX_INT and MAX_VERSION have: larger numbers are Entry.read's.
@@ -131,6 +148,9 @@ _match = re.compile(
     .replace("TOKEN", "[0-9a-f]{32}")
     .replace("DIGEST", "[0-9a-f]{64}")
 ).fullmatch
+
+_TOO_MUCH = 10**15  # the first amount with more digits than the pattern takes
+_parts = re.compile(r"[0-9a-f]{32},[0-9a-f]{32},[0-9a-f]{64}").fullmatch
 
 _plain = tuple.__new__  # the hot path: a named tuple is a tuple
 
