@@ -147,7 +147,7 @@ def _open(stage: Stage) -> list[Shop]:
     """As many merchants as tills, with allowances without end, and points in every wallet."""
     now = stage.now()
     with stage.engine.begin() as tx:
-        shops = [_shop(tx, stage, n, now) for n in range(TILLS)]
+        shops = [open_shop(tx, stage, n, now) for n in range(TILLS)]
         budget = budgets.scopes(tx)["travel"]
     bucket = expiry_bucket(now.astimezone(CITY_ZONE).date(), 12)
     for first in range(0, len(stage.residents), BATCH):
@@ -166,7 +166,7 @@ def _open(stage: Stage) -> list[Shop]:
     return shops
 
 
-def _shop(tx: Connection, stage: Stage, number: int, now: datetime) -> Shop:
+def open_shop(tx: Connection, stage: Stage, number: int, now: datetime) -> Shop:
     token, code = token_hex(16), f"shop-{number}"
     merchants.add(
         tx,

@@ -137,12 +137,12 @@ def activities(provider: Provider, first: int, count: int, seed: int) -> list[di
             "scenario": provider.scenario,
             "occurred_at": f"2026-11-{draw.randrange(1, 21):02d}"
             f"T{draw.randrange(6, 22):02d}:{draw.randrange(60):02d}:00+08:00",
-            "quantities": {provider.quantity: _decimal(draw.randint(100, provider.most))},
+            "quantities": {provider.quantity: decimal(draw.randint(100, provider.most))},
         }
         for n in range(count)
     ]
 
 
-def _decimal(hundredths: int) -> str:
+def decimal(hundredths: int) -> str:
     whole, rest = divmod(hundredths, 100)
     return f"{whole}.{rest:02d}" if rest else str(whole)
