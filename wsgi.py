@@ -1,8 +1,15 @@
-"""The WSGI entry point: reads the environment, makes the application, nothing else."""
+"""The entry point: reads the environment, makes the application, nothing else.
+
+`app` is for a WSGI server behind a proxy that buffers requests, `door` for granian's RSGI.
+"""
 
 import os
 
 from app import create_app
+from app.api.ops import REGISTRY
 from app.config import read_config
+from app.door import Door
 
-app = create_app(read_config(os.environ))
+_config = read_config(os.environ)
+app = create_app(_config)
+door = Door(app, app.extensions[REGISTRY], _config.threads)

@@ -42,7 +42,8 @@ class Config:
     proxies of ours stand in front: that many X-Forwarded-For values are believed, from the right.
     `notice_days` is how many whole days lie between publishing a scenario version and its first.
     `wechat_app_id` and `wechat_secret` are the mini-program's; without them nobody can log in.
-    `webhook_loopback` lets a sandbox's webhooks go to this machine, over http too.
+    `webhook_loopback` lets a sandbox's webhooks go to this machine, over http too. `threads` is how
+    many requests a web process works on at once, batches apart.
     """
 
     mode: Mode
@@ -59,6 +60,7 @@ class Config:
     wechat_app_id: str = ""
     wechat_secret: str = field(default="", repr=False)
     webhook_loopback: bool = False
+    threads: int = 4
 
     @property
     def sandbox(self) -> bool:
@@ -101,6 +103,7 @@ def read_config(environ: Mapping[str, str]) -> Config:
         wechat_app_id=environ.get("WECHAT_APP_ID", ""),
         wechat_secret=environ.get("WECHAT_APP_SECRET", ""),
         webhook_loopback=_loopback(environ, mode),
+        threads=max(1, _number(environ, "PUHUI_THREADS", 4, 64, "threads of a web process")),
     )
 
 

@@ -35,11 +35,13 @@ PROBLEMS: dict[str, tuple[int, str]] = {
     "JSON_MALFORMED": (400, "请求体不是合法的 JSON"),
     "NOT_FOUND": (404, "没有这个地址或记录"),
     "METHOD_NOT_ALLOWED": (405, "此地址不支持该方法"),
+    "BODY_TOO_SLOW": (408, "请求体发送过慢"),
     "BODY_TOO_LARGE": (413, "请求体过大"),
     "CONTENT_TYPE": (415, "请求体的类型不符合要求"),
     "VALIDATION_FAILED": (422, "字段不符合要求"),
     "CURSOR_INVALID": (422, "翻页游标无效"),
     "TOO_MANY_REQUESTS": (429, "请求过于频繁，请稍后再试"),
+    "CITY_BUSY": (429, "提交批次过快，请按 Retry-After 稍后重试"),
     "INTERNAL": (500, "系统内部错误"),
     "UNAVAILABLE": (503, "服务暂时不可用，请稍后再试"),
     # who asks
@@ -297,15 +299,15 @@ def _answer(exc: Exception) -> Response:
     if isinstance(exc, OperationalError | PoolTimeout):
         structlog.get_logger().error("database unavailable", request_id=_request_id())
         detail = "the database does not answer at this moment; the same request may be sent again"
-        return _problem("UNAVAILABLE", detail)
+        return refusal("UNAVAILABLE", detail)
     if isinstance(exc, DataError) and "NUL (0x00)" in str(exc.orig):
         # texts of any script are welcome, and this one character no column of text can hold
-        return _problem("VALIDATION_FAILED", "a text holds the character U+0000; leave it out")
+        return refusal("VALIDATION_FAILED", "a text holds the character U+0000; leave it out")
     if not isinstance(code, str) or code not in PROBLEMS:
         structlog.get_logger().error("unhandled", request_id=_request_id(), exc_info=exc)
-        return _problem("INTERNAL", "the request could not be completed; quote its request_id")
+        return refusal("INTERNAL", "the request could not be completed; quote its request_id")
     errors: Sequence[Mapping[str, str]] = getattr(exc, "errors", ())
-    return _problem(code, str(exc), errors=errors, headers=getattr(exc, "headers", {}))
+    return refusal(code, str(exc), errors=errors, headers=getattr(exc, "headers", {}))
 
 
 def _answer_framework(exc: HTTPException) -> Response:
@@ -315,16 +317,17 @@ def _answer_framework(exc: HTTPException) -> Response:
     status = exc.code or 500
     code = _BY_STATUS.get(status, "BAD_REQUEST" if status < 500 else "INTERNAL")
     kept = {k: v for k, v in exc.get_headers() if k in ("Allow", "Retry-After")}
-    return _problem(code, _DETAILS.get(status, f"HTTP {status}: {exc.name}"), headers=kept)
+    return refusal(code, _DETAILS.get(status, f"HTTP {status}: {exc.name}"), headers=kept)
 
 
-def _problem(
+def refusal(
     code: str,
     detail: str,
     *,
     errors: Sequence[Mapping[str, str]] = (),
     headers: Mapping[str, str] | None = None,
 ) -> Response:
+    """The answer for a code of PROBLEMS, within a request or outside of any."""
     status, title = PROBLEMS[code]
     body = {
         "type": f"/problems/{code}",

@@ -15,8 +15,9 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, nullcontext, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Final
 
 import click
 import httpx
@@ -33,6 +34,8 @@ from app.vault import create_keys, open_vault
 from app.wiring import with_servers
 from scenarios import load
 
+CONNECTIONS: Final = 1024  # that a web process holds at once
+HEADER_MS: Final = 10_000  # for the lines before a body
 _START_S = 30
 _STOP_S = 10
 PROJECT = Path(__file__).resolve().parents[2]
@@ -79,6 +82,7 @@ def environment(config: Config) -> dict[str, str]:
         "DATABASE_URL": config.database_url,
         "DATABASE_OWNER_URL": config.owner_url,
         "REDIS_URL": config.redis_url,
+        "PUHUI_THREADS": str(config.threads),
         "PUHUI_WEBHOOK_LOOPBACK": "1" if config.webhook_loopback else "0",
     }
     return os.environ | {name: value for name, value in given.items() if value}
@@ -116,13 +120,14 @@ def started(
     """
     port = free_port(host, port)
     web = [
-        sys.executable, "-m", "granian", "--interface", "wsgi", "--host", host,
-        "--port", str(port), "--workers", str(workers), "--blocking-threads", str(threads),
-        "--no-ws", "--log-level", "warning", "wsgi:app",
+        sys.executable, "-m", "granian", "--interface", "rsgi", "--host", host,
+        "--port", str(port), "--workers", str(workers), "--backpressure", str(CONNECTIONS),
+        "--http1-header-read-timeout", str(HEADER_MS), "--no-ws", "--log-level", "warning",
+        "wsgi:door",
     ]  # fmt: skip
     commands = [web, [sys.executable, "-m", "app.cli", "worker"]] if worker else [web]
     with ExitStack() as stack:
-        config = stack.enter_context(stand_in.beside(config))
+        config = replace(stack.enter_context(stand_in.beside(config)), threads=threads)
         server = Server(
             f"http://{f'[{host}]' if ':' in host else host}:{port}",
             tuple(stack.enter_context(_child(command, config, log)) for command in commands),
