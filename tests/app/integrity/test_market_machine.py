@@ -86,6 +86,7 @@ WAITS = (
 )  # fmt: skip
 POINTS = (1, 40, 40, 130, 130, 400, 501, 900)
 FEW = range(3)
+MISREAD = "96000000000000000000"  # its check digit is wrong
 
 
 class NoError(Exception):
@@ -455,7 +456,7 @@ class Machine(RuleBasedStateMachine):
         known = [one.text for one in who.codes]
         if self.draw((True,) * 5 + (False,)):
             return self.show(who)
-        return self.draw([*known[-3:], "96000000000000000000"])
+        return self.draw([*known[-3:], MISREAD])
 
     def show(self, who, voucher=None):
         if voucher is None:
@@ -471,7 +472,7 @@ class Machine(RuleBasedStateMachine):
 
     def sell(self):
         (firm, key), self.sales = self.firm(), self.sales + 1
-        number = f"sale-{self.sales + self.draw((0, 0, 0, 0, 0, 1, -1, -2, -9)):04}"
+        number = f"sale-{max(1, self.sales + self.draw((0, 0, 0, 0, 0, 1, -1, -2))):04}"
         asked = (
             self.code(),
             self.draw(POINTS),
@@ -583,7 +584,7 @@ class Machine(RuleBasedStateMachine):
 
     def reverse(self):
         firm, key = self.firm()
-        number = f"sale-{self.sales + self.draw((0, 0, 0, -1, -2, 1)):04}"
+        number = f"sale-{max(1, self.sales + self.draw((0, 0, 0, -1, -2, 1))):04}"
         old = self.market.charges.get((firm.id, number))
         if firm.state == "closed":
             return
@@ -805,7 +806,7 @@ class Machine(RuleBasedStateMachine):
 
         def work(_):
             meant, shown = own.get(text), None
-            if text.startswith("96"):
+            if text.startswith("96") and text != MISREAD:
                 _, shown = self.market.shown(text, self.now)
                 meant = self.market.vouchers.get(shown.voucher)
             elif meant and meant.order.reward.codes == "pool" and meant.order.firm is not firm:
