@@ -1,4 +1,5 @@
-"""Run the benchmarks, print the table, write bench/latest.json: `python -m bench [NAME …]`.
+"""Run the benchmarks, print the table, write bench/latest.json:
+`python -m bench [NAME …] [--entries N]`, where the old city of `age` takes so many activities.
 
 Without names all of them run; with names only those, and the other figures stay as they were.
 Each ratio stands beside the one last committed, and one that is clearly worse is marked.
@@ -6,6 +7,7 @@ Each ratio stands beside the one last committed, and one that is clearly worse i
 
 from __future__ import annotations
 
+import argparse
 import json
 import subprocess
 import sys
@@ -15,12 +17,12 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from bench import audit, backtest, balance, charges, ingest, quantify, residents, seal, steps
+from bench import age, audit, backtest, balance, charges, ingest, quantify, residents, seal, steps
 from bench.stage import Result, stage
 
 PARTS = {
     module.__name__.removeprefix("bench."): module
-    for module in (balance, ingest, steps, seal, audit, quantify, backtest, residents, charges)
+    for module in (balance, ingest, steps, seal, audit, quantify, backtest, residents, charges, age)
 }
 LATEST = Path(__file__).with_name("latest.json")
 Figures = dict[str, dict[str, Any]]
@@ -47,10 +49,11 @@ TARGETS = {
     "charges, one merchant": "ratio ≥ 0.7",
     "orders, one reward": "ratio ≥ 0.7",
     "charge beside ingestion, p99": "ratio < 20",
+    **{f"{name}, aged": "ratio < 1.3" for name in age.THINGS},
 }
 
 
-def main(names: list[str]) -> None:
+def main(names: list[str], entries: int = age.ENTRIES) -> None:
     """In one run on one stage, so that every ratio is of the same machine and minute."""
     if unknown := [name for name in names if name not in PARTS]:
         sys.exit(f"there is no {unknown[0]}; name some of {', '.join(PARTS)}, or none for all")
@@ -58,7 +61,8 @@ def main(names: list[str]) -> None:
     with stage(CUSTOMERS) as made:
         for name in names or PARTS:
             print(f"{name} …", file=sys.stderr)
-            results += PARTS[name].measure(made)
+            sized = (entries,) if name == "age" else ()
+            results += PARTS[name].measure(made, *sized)
     before = committed()
     Console(width=120).print(_table(results, before))
     slower = [r.name for r in results if is_worse(r, before)]
@@ -116,4 +120,8 @@ def _table(results: list[Result], before: Figures) -> Table:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    parser = argparse.ArgumentParser(prog="python -m bench")
+    parser.add_argument("names", nargs="*", metavar="NAME")
+    parser.add_argument("--entries", type=int, default=age.ENTRIES)
+    asked = parser.parse_args()
+    main(asked.names, asked.entries)
