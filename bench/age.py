@@ -8,21 +8,21 @@ each figure is the young one's, by the clock and in CPU time, with that of Postg
 
 from __future__ import annotations
 
-import logging
+import os
 import random
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr
 from datetime import timedelta
 from functools import partial
 from itertools import islice
+from pathlib import Path
 from secrets import token_hex
 from statistics import median
 from typing import NamedTuple
 
 import orjson
 import psutil
-import structlog
 from rich.progress import Progress
 from sqlalchemy import text
 
@@ -96,10 +96,7 @@ def _city(customers: int) -> Iterator[City]:
         now = made.now()
         with made.engine.begin() as tx:
             shops = [open_shop(tx, made, n, now) for n in range(_SHOPS)]
-        client = create_app(made.config).test_client()
-        quiet = structlog.make_filtering_bound_logger(logging.WARNING)
-        structlog.configure(wrapper_class=quiet)  # a line a request is not for this terminal
-        yield City(made, shops, client)
+        yield City(made, shops, create_app(made.config).test_client())
 
 
 def _compare(young: City, old: City) -> list[Result]:
@@ -132,7 +129,8 @@ def _cost(city: City, units: int, run: Callable[[], None]) -> Cost:
     postmaster = psutil.Process(int((folder / "postmaster.pid").read_text().split()[0]))
     backends = [one for one in postmaster.children() if APP_ROLE in " ".join(one.cmdline())]
     cpu, clock = _cpu(backends), time.perf_counter()
-    run()
+    with Path(os.devnull).open("w") as nowhere, redirect_stderr(nowhere):  # a line a request
+        run()
     clock, cpu = time.perf_counter() - clock, _cpu(backends) - cpu
     return Cost(clock / units, cpu / units)
 
