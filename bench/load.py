@@ -52,8 +52,7 @@ def times(url: str, requests: Sequence[bytes], seconds: float, connections: int)
                 began = time.perf_counter()
                 if began >= deadline:
                     return
-                link.sendall(request)
-                _read(link)
+                exchange(link, request)
                 taken[n].append(time.perf_counter() - began)
 
     threads = [Thread(target=ask, args=(n,)) for n in range(connections)]
@@ -64,7 +63,9 @@ def times(url: str, requests: Sequence[bytes], seconds: float, connections: int)
     return [one for some in taken for one in some]
 
 
-def _read(link: socket.socket) -> None:
+def exchange(link: socket.socket, request: bytes) -> None:
+    """Send a request and read its answer to the end. Raises RuntimeError if it is no success."""
+    link.sendall(request)
     data = b""
     while b"\r\n\r\n" not in data:
         part = link.recv(65536)

@@ -1,0 +1,113 @@
+"""Residents' reads while providers flood the city: the slowest, beside how slow they are alone.
+
+Twice as many connections as there are places for batches send as fast as they are let, and come
+again when they are told. Meanwhile residents read their balances, a steady number a second.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import socket
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from itertools import count, cycle
+from statistics import quantiles
+from typing import Any
+from urllib.parse import urlsplit
+
+import orjson
+
+from app.cli.client import ProviderClient, ProviderError, read_private_key
+from app.cli.local import running
+from app.door import BATCHES, BATCHES_WAITING
+from app.flows.tokens import issue_access_token
+from bench.load import exchange, get
+from bench.stage import BATCH, Provider, Result, Stage, activities
+
+WORKERS = 2
+CONNECTIONS = 2 * WORKERS * (BATCHES + BATCHES_WAITING)
+SECONDS = 8.0
+PAUSE_S = 0.01  # between two reads
+_MARK = "number"
+
+
+def measure(stage: Stage) -> list[Result]:
+    """The 99th percentile of a read beside a flood, in microseconds; the floor is that alone."""
+    now = datetime.now(UTC)
+    with running(stage.config, workers=WORKERS) as url:
+        reads = [
+            get(
+                f"{url}/api/v1/me/balances",
+                Authorization=f"Bearer {issue_access_token(stage.vault.token, one, now)}",
+            )
+            for one in stage.residents[:500]
+        ]
+        steady(url, reads, 2.0)
+        alone = steady(url, reads, SECONDS)
+        with flooding(stage, url):
+            beside = steady(url, reads, SECONDS)
+    floor, value = (quantiles(some, n=100)[98] * 1e6 for some in (alone, beside))
+    return [Result("read beside a flood, p99", value, "µs", floor, value / floor)]
+
+
+def steady(url: str, requests: list[bytes], seconds: float) -> list[float]:
+    """The seconds of each request of one reader, who pauses between two."""
+    parts, taken = urlsplit(url), []
+    deadline = time.perf_counter() + seconds
+    with socket.create_connection((parts.hostname, parts.port)) as link:
+        for request in cycle(requests):
+            began = time.perf_counter()
+            if began >= deadline:
+                return taken
+            exchange(link, request)
+            taken.append(time.perf_counter() - began)
+            time.sleep(PAUSE_S)
+    raise AssertionError("unreachable")
+
+
+@contextmanager
+def flooding(stage: Stage, url: str) -> Iterator[None]:
+    """Providers send over all these connections for as long as this lasts."""
+    context = multiprocessing.get_context("spawn")
+    over, begun = context.Event(), context.Barrier(len(stage.providers) + 1)
+    senders = [
+        context.Process(target=_flood, args=(url, provider, begun, over))
+        for provider in stage.providers
+    ]
+    for sender in senders:
+        sender.start()
+    begun.wait()
+    time.sleep(1)  # until all places are taken
+    try:
+        yield
+    finally:
+        over.set()
+        for sender in senders:
+            sender.join()
+
+
+def _flood(url: str, provider: Provider, begun: Any, over: Any) -> None:
+    """A provider's connections; the bodies are ready, so that making them takes nothing away."""
+    key = read_private_key(provider.key.read_bytes())
+    acts = activities(provider, 0, BATCH, seed=1)
+    for one in acts:
+        one["id"] = f"{one['id']}-{_MARK}"
+    body = orjson.dumps({"batch_id": f"flood-{_MARK}", "activities": acts})
+    numbers = count()
+
+    def send() -> None:
+        with ProviderClient(url, provider.key_id, key, sleep=over.wait) as client:
+            while not over.is_set():
+                try:
+                    client.send_body(body.replace(_MARK.encode(), b"%06d" % next(numbers)))
+                except ProviderError as error:
+                    if error.code != "CITY_BUSY":  # the client's patience is over, ours is not
+                        raise
+
+    begun.wait()
+    with ThreadPoolExecutor(CONNECTIONS // 2) as pool:
+        for sent in [pool.submit(send) for _ in range(CONNECTIONS // 2)]:
+            sent.result()
