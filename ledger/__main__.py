@@ -19,6 +19,7 @@ from ledger.errors import LedgerError, Malformed, Unverified
 from ledger.export import verifiers
 from ledger.note import Verifier
 
+BAR = 30  # characters of progress
 UNTRUSTED = (
     "The log's key was taken from the export itself: this shows that the export agrees with\n"
     "itself, not who made it. Name the key you got elsewhere with --vkey."
@@ -38,6 +39,7 @@ def _audit(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m ledger", description="Audit an export.")
     parser.add_argument("directory", type=Path, metavar="DIR")
     parser.add_argument("--since", type=Path, metavar="OLD_CHECKPOINT")
+    parser.add_argument("--state", type=Path, metavar="FILE")
     parser.add_argument("--rules", default="scenarios", metavar="MODULE")
     parser.add_argument("--jobs", type=int, default=1, metavar="N")
     parser.add_argument("--vkey", metavar="FILE_OR_KEY")
@@ -49,6 +51,7 @@ def _audit(arguments: Sequence[str]) -> int:
         report = audit(
             options.directory,
             since=options.since,
+            state=options.state,
             rules=options.rules,
             jobs=options.jobs,
             trusted=trusted,
@@ -66,6 +69,8 @@ def _audit(arguments: Sequence[str]) -> int:
 def _table(report: Report) -> list[str]:
     head = report.head
     rows = [("log", head.origin), ("root", head.root.hex()), ("entries", str(head.size))]
+    if report.resumed is not None:
+        rows.append(("  audited before", f"{report.resumed}, openings were not looked at"))
     rows += [(f"  {kind}", str(count)) for kind, count in sorted(report.kinds.items())]
     rows += [("balances", str(report.balances)), ("scenario versions", str(report.versions))]
     if report.withdrawn:
@@ -86,6 +91,8 @@ def _table(report: Report) -> list[str]:
         rows.append(("  no opening", f"{report.missing} (no erasure in this log says why)"))
     if report.opened is not None:
         rows.append(("administrators' acts", f"{report.opened}, each as its record says"))
+    if report.digest is not None:
+        rows.append(("state", f"sha256 {report.digest}"))
     return [f"{name:<20} {value}" for name, value in rows]
 
 
@@ -180,7 +187,9 @@ def _keys(parser: argparse.ArgumentParser, given: str | None) -> tuple[Verifier,
 
 def _progress(done: int, size: int) -> None:
     if sys.stderr.isatty():
-        sys.stderr.write(f"\r{done} of {size} entries" + ("\n" if done == size else ""))
+        bar = "█" * (BAR * done // size)
+        end = "\n" if done == size else ""
+        sys.stderr.write(f"\r{bar:░<{BAR}} {done:,} of {size:,} entries{end}")
 
 
 def _say(*lines: str) -> None:

@@ -10,15 +10,19 @@
 8. With openings, each reduction and each point follows from its rule.
 9. With a trail, each administrator's act is what its record says, and none is left out.
 
-Step 2 is most of the work and runs in worker processes. Memory stays flat apart from the
-balances and 22 bytes an entry for its id.
+Step 2 is most of the work and runs in worker processes. Memory grows with residents and with
+what was taken back (refunded, reversed, settled), not with entries: their ids go to disk.
+
+With a state, what an earlier audit took is not looked at again: step 7 is then against the
+state's own checkpoint, and comes first. Openings are for audits in full, since the caps on a
+claim look back at all the claims before.
 """
 
 import gc
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
@@ -30,12 +34,12 @@ from ledger.checkpoint import Checkpoint
 from ledger.checkpoint import open as open_checkpoint
 from ledger.errors import LedgerError
 from ledger.export import Export, Fault
-from ledger.merkle import EMPTY_ROOT, consistency_proof, verify_consistency
 from ledger.note import Verifier
 from ledger.recompute import FILE as OPENINGS
 from ledger.recompute import recompute
 from ledger.replay import Replay, check_range
-from ledger.tiles import WIDTH, TileNodes
+from ledger.state import State, load, save
+from ledger.tiles import WIDTH
 from ledger.trail import FILE as TRAIL
 from ledger.trail import check_trail
 
@@ -61,6 +65,8 @@ class Report:
     missing: int  # of the others, those whose resident this log does not say was erased
     opened: int | None  # acts of administrators whose record was checked; None without a trail
     since: int | None  # size of the older checkpoint
+    resumed: int | None  # entries the state vouches for; None without one to go on from
+    digest: str | None  # of the state that was written
     merchants: dict[str, tuple[int, int]]  # points redeemed with each, and what is still allowed
 
 
@@ -68,6 +74,7 @@ def audit(
     directory: Path,
     *,
     since: Path | None = None,
+    state: Path | None = None,
     rules: str = "scenarios",
     jobs: int = 1,
     trusted: tuple[Verifier, ...] = (),
@@ -75,27 +82,31 @@ def audit(
 ) -> Report:
     """Check the export in a directory; raises ``Fault`` at the first thing that does not hold.
 
-    ``since`` is the file of an older checkpoint, ``rules`` the module that recomputes openings,
+    ``since`` is the file of an older checkpoint, ``state`` one to go on from if it is there and
+    to write when all held, ``rules`` the module that recomputes openings,
     ``jobs`` the number of worker processes (1: none), ``trusted`` the log's keys as the caller
     knows them: without any, the keys in the export only vouch for themselves.
     """
     export = Export(directory)
     head = export.head()
-    replay = Replay(export, head.size)
-    with _workers(jobs) as workers, _uncollected():
+    before = _resume(export, head, state) if state and state.exists() else None
+    resumed = before.head.size if before else None
+    replay = Replay(export, head, before)
+    with _workers(jobs) as workers, _uncollected(), closing(replay):
         _replay(export, replay, workers, head.size, progress)
-        replay.check_tree(head)
+        replay.check_tree()
         keys = _followed(trusted or export.log_keys(), replay.rotations)
         export.check_signed(head, keys)
         book = replay.book
         export.check_versions(book.published | book.withdrawn)
         old = _check_since(export, head, since, keys) if since else None
         recomputed, missing = None, 0
-        if (directory / OPENINGS).exists():
+        if resumed is None and (directory / OPENINGS).exists():
             recomputed, missing = _recompute(export, replay, workers, head.size, rules)
         opened = None
         if (directory / TRAIL).exists():
-            opened = check_trail(export, head.size, replay.acts)
+            opened = check_trail(export, head.size, replay.acts, resumed or 0)
+        digest = save(state, replay.state()) if state else None
     return Report(
         head=head,
         kinds=replay.kinds,
@@ -107,6 +118,8 @@ def audit(
         missing=missing,
         opened=opened,
         since=old,
+        resumed=resumed,
+        digest=digest,
         merchants=_merchants(book),
     )
 
@@ -163,18 +176,27 @@ def _uncollected() -> Iterator[None]:
 def _replay(
     export: Export, replay: Replay, workers: _Workers, size: int, progress: Progress
 ) -> None:
+    try:
+        for checked in _ranges(export, replay.first, workers, size):
+            replay.take(checked)
+            progress(replay.book.size, size)
+    except Fault:
+        replay.check_ids()  # an id used twice before this leaf is the first that does not hold
+        raise
+    replay.check_ids()
+
+
+def _ranges(export: Export, first: int, workers: _Workers, size: int) -> Iterator[bytes]:
     bundles = -(-size // WIDTH)
     waiting: deque[Future[bytes]] = deque()
     ahead = workers.count * AHEAD if workers.pool else 1
-    for first in range(0, bundles, RANGE):
+    for start in range(first, bundles, RANGE):
         if len(waiting) == ahead:
-            replay.take(waiting.popleft().result())
-            progress(replay.book.size, size)
-        last = min(first + RANGE, bundles)
-        waiting.append(workers.submit(check_range, export.directory, size, first, last))
-    for checked in waiting:
-        replay.take(checked.result())
-        progress(replay.book.size, size)
+            yield waiting.popleft().result()
+        last = min(start + RANGE, bundles)
+        waiting.append(workers.submit(check_range, export.directory, size, start, last))
+    while waiting:
+        yield waiting.popleft().result()
 
 
 def _followed(
@@ -187,15 +209,21 @@ def _followed(
     return tuple(known)
 
 
+def _resume(export: Export, head: Checkpoint, path: Path) -> State:
+    state = load(path)
+    try:
+        export.check_extends(state.head, head)
+    except LedgerError as error:
+        state.ids.close()
+        what = f"The export does not go on from {state.head.size} entries audited before: {error}"
+        raise Fault(None, str(path), what) from error
+    return state
+
+
 def _check_since(export: Export, head: Checkpoint, since: Path, keys: tuple[Verifier, ...]) -> int:
     try:
         old = open_checkpoint(since.read_bytes(), keys, head.origin)
-        if old.size:
-            nodes = TileNodes(head.size, export.tile)
-            proof = consistency_proof(old.size, head.size, nodes.node)
-            verify_consistency(old.size, head.size, proof, old.root, head.root)
-        elif old.root != EMPTY_ROOT:
-            raise Fault(None, str(since), "An empty tree has another root.")
+        export.check_extends(old, head)
     except OSError as error:
         raise Fault(None, str(since), f"The file cannot be read: {error.strerror}.") from error
     except LedgerError as error:

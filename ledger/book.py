@@ -45,7 +45,7 @@ class Book:
         self.published: dict[tuple[str, int], str] = {}
         self.withdrawn: dict[tuple[str, int], str] = {}
         self.effective: dict[tuple[str, int], str] = {}  # (scenario, version) -> its first day
-        self.resolved: set[str] = set()  # holds released or redeemed
+        self.held: set[str] = set()  # holds neither released nor redeemed
         self.settled: dict[str, str] = {}  # issue -> the entry that paid what it awaited
         self.reversed: set[str] = set()
         self.refunded: dict[str, int] = {}  # redemption -> points given back
@@ -95,6 +95,12 @@ class Book:
         self.size += 1
         return True
 
+    def carry(self, account: Account, asset: Asset, bucket: int, amount: int) -> None:
+        """Let an account hold so much more, or less: no guard is asked."""
+        total = self._add((account, asset), bucket, amount)
+        if account.kind is _DEBT:
+            self._owe(account.token, asset, total)
+
     def balance(self, account: Account, asset: Asset, bucket: int = 0) -> int:
         """What an account holds of an asset in a bucket."""
         return self.balances.get((account, asset), _NOTHING).get(bucket, 0)
@@ -134,9 +140,7 @@ class Book:
                         f"{account.name} holds {held} {asset} in bucket {bucket}, not {-amount}."
                     )
         for account, asset, bucket, amount in postings:
-            total = self._add((account, asset), bucket, amount)
-            if account.kind is _DEBT:
-                self._owe(account.token, asset, total)
+            self.carry(account, asset, bucket, amount)
 
     def _add(self, key: tuple[Account, Asset], bucket: int, amount: int) -> int:
         buckets = self.balances.get(key)
@@ -240,7 +244,7 @@ class Book:
 
     def _check_resolution(self, entry: Entry) -> None:
         hold = self._earlier(entry.detail["hold"], Kind.HOLD)
-        if hold.id in self.resolved:
+        if hold.id not in self.held:
             raise Refused(f"The hold {hold.id} was released or redeemed before.")
         if entry.kind is Kind.RELEASE:
             wanted = transfers.release(id=entry.id, at=entry.at, hold=hold)
@@ -317,12 +321,15 @@ class Book:
         if "settles" in entry.detail:
             self.settled[entry.detail["settles"]] = entry.id
 
+    def _remember_hold(self, entry: Entry) -> None:
+        self.held.add(entry.id)
+
     def _remember_release(self, entry: Entry) -> None:
-        self.resolved.add(entry.detail["hold"])
+        self.held.remove(entry.detail["hold"])
 
     def _remember_redeem(self, entry: Entry) -> None:
         if "hold" in entry.detail:  # a charge needs none
-            self.resolved.add(entry.detail["hold"])
+            self.held.remove(entry.detail["hold"])
         self._sell(entry.detail["merchant"], redeemed(entry))
 
     def _remember_refund(self, entry: Entry) -> None:
@@ -363,6 +370,7 @@ _CHECKS: Mapping[Kind, Callable[[Book, Entry], None]] = {
 }
 _MEMORY: Mapping[Kind, Callable[[Book, Entry], None]] = {
     Kind.ISSUE: Book._remember_settlement,
+    Kind.HOLD: Book._remember_hold,
     Kind.RELEASE: Book._remember_release,
     Kind.REDEEM: Book._remember_redeem,
     Kind.REFUND: Book._remember_refund,

@@ -17,10 +17,19 @@ from ledger.checkpoint import Checkpoint
 from ledger.checkpoint import open as open_checkpoint
 from ledger.entries import Entry
 from ledger.errors import LedgerError, Malformed, Unverified
-from ledger.merkle import HASH_BYTES, fold, leaf_hash
+from ledger.merkle import (
+    EMPTY_ROOT,
+    HASH_BYTES,
+    consistency_proof,
+    fold,
+    inclusion_proof,
+    leaf_hash,
+    verify_consistency,
+    verify_inclusion,
+)
 from ledger.note import Verifier
 from ledger.plain import Plain
-from ledger.tiles import ENTRIES, WIDTH, Tile, decode_bundle
+from ledger.tiles import ENTRIES, WIDTH, Tile, TileNodes, decode_bundle
 
 
 class Fault(LedgerError):  # noqa: N818  (as in errors)
@@ -141,6 +150,28 @@ class Export:
                 raise Fault(None, where, "The version is published or on file, but not both.")
             if sha256(data).hexdigest() != digest:
                 raise Fault(None, where, "The file is not what was published: its digest differs.")
+
+    def check_leaf(self, leaf: int, payload: bytes, head: Checkpoint) -> None:
+        """Check that an entry is in the tree of the checkpoint, by the tiles."""
+        try:
+            proof = inclusion_proof(leaf, head.size, TileNodes(head.size, self.tile).node)
+            verify_inclusion(leaf, head.size, leaf_hash(payload), proof, head.root)
+        except LedgerError as error:
+            raise Fault(leaf, bundle_path(leaf, head.size), str(error)) from error
+
+    def check_extends(self, old: Checkpoint, head: Checkpoint) -> None:
+        """Check by the tiles that the tree of an older checkpoint is the beginning of this one.
+
+        Raises ``Malformed`` or ``Unverified``: the caller knows which file is to blame.
+        """
+        if old.origin != head.origin:
+            raise Unverified(f"It is of {old.origin}, not of {head.origin}.")
+        if old.size:
+            nodes = TileNodes(head.size, self.tile)
+            proof = consistency_proof(old.size, head.size, nodes.node)
+            verify_consistency(old.size, head.size, proof, old.root, head.root)
+        elif old.root != EMPTY_ROOT:
+            raise Unverified("An empty tree has another root.")
 
     def row(self, index: int, width: int) -> Row:
         """Check one bundle by itself: against its tile, and each entry's own form."""

@@ -19,14 +19,13 @@ from ledger.checkpoint import Checkpoint
 from ledger.entries import KINDS, Entry, Kind, Posting
 from ledger.errors import LedgerError
 from ledger.export import Export, Fault, JsonEntry, Leaves, bundle_path, tile_hash
-from ledger.note import Verifier
+from ledger.ids import Ids
+from ledger.merkle import EMPTY_ROOT
 from ledger.plain import Terms
+from ledger.state import State
 from ledger.tiles import WIDTH, Edge, Tile
 
-RECENT = 65536  # entries other than issues kept whole, for those that soon answer them
-_INDEX_BYTES = 6
-_ID_BYTES = 16
-_ROW = _ID_BYTES + _INDEX_BYTES
+RECENT = 16_384  # entries other than issues kept whole, for those that soon answer them
 
 # A plain issue on its way: id, resident, place of its terms in the range's list, mg, points.
 _PlainRow = tuple[bytes, str, int, int, int]
@@ -62,44 +61,36 @@ def check_range(directory: Path, size: int, first: int, last: int) -> bytes:
 
 
 class Seen(MutableMapping[str, Entry]):
-    """The entries of an export by id, in little memory: the id and leaf index of each.
+    """The entries of an export by id, in little memory: only their ids are kept, in ``Ids``.
 
-    Entries that are no issues are kept whole for a while; all others are read again.
+    Entries that are no issues are kept whole for a while; all others are read again, and those
+    of an earlier audit proved again. An id used twice is found by ``Replay.check_ids``, not here.
     """
 
-    def __init__(self, leaves: Leaves) -> None:
-        self._leaves = leaves
-        self._rows = [bytearray() for _ in range(1 << 16)]
+    def __init__(self, export: Export, head: Checkpoint, ids: Ids) -> None:
+        self._export = export
+        self._head = head
+        self._leaves = Leaves(export, head.size)
+        self._ids = ids
+        self._before = ids.count  # leaves checked by an earlier audit, perhaps in other files
         self._recent: dict[str, Entry] = {}
-        self._count = 0
-
-    def leaf(self, key: bytes) -> int | None:
-        """The leaf index of an id, given as its 16 bytes."""
-        row = self._rows[key[0] << 8 | key[1]]
-        at = row.find(key)
-        while at % _ROW and at > 0:  # found across two rows
-            at = row.find(key, at + 1)
-        return None if at < 0 else int.from_bytes(row[at + _ID_BYTES : at + _ROW])
-
-    def add(self, key: bytes) -> None:
-        """Keep the id of the next leaf, given as its 16 bytes."""
-        row = self._rows[key[0] << 8 | key[1]]
-        row += key + self._count.to_bytes(_INDEX_BYTES)
-        self._count += 1
 
     def __contains__(self, id: object) -> bool:
-        return isinstance(id, str) and self.leaf(bytes.fromhex(id)) is not None
+        return False
 
     def __getitem__(self, id: str) -> Entry:
         if id in self._recent:
             return self._recent[id]
-        leaf = self.leaf(bytes.fromhex(id))
+        leaf = self._ids.leaf(bytes.fromhex(id))
         if leaf is None:
             raise KeyError(id)
-        return self._leaves.entry(leaf)
+        entry = self._leaves.entry(leaf)
+        if leaf < self._before:
+            self._export.check_leaf(leaf, entry.payload(), self._head)
+        return entry
 
     def __setitem__(self, id: str, entry: Entry) -> None:
-        self.add(bytes.fromhex(id))
+        self._ids.add(bytes.fromhex(id))
         if entry.kind is not Kind.ISSUE:
             if len(self._recent) == RECENT:
                 del self._recent[next(iter(self._recent))]
@@ -112,30 +103,33 @@ class Seen(MutableMapping[str, Entry]):
         raise NotImplementedError
 
     def __len__(self) -> int:
-        return self._count
+        return self._ids.count
 
 
 class Replay:
     """Ranges taken in order: the book, and the tree above the leaves."""
 
-    def __init__(self, export: Export, size: int) -> None:
+    def __init__(self, export: Export, head: Checkpoint, state: State | None = None) -> None:
         self._export = export
-        self._size = size
-        self._leaves = Leaves(export, size)
-        self._seen = Seen(self._leaves)
-        self._upper = Edge()  # the tree above level 0: its leaves are the full tiles' hashes
+        self._head = head
+        self._leaves = Leaves(export, head.size)
         self._edge = b""
-        self.book = Book(self._seen)
-        self.kinds: Counter[str] = Counter()
+        if state is None:
+            empty = Checkpoint(head.origin, 0, EMPTY_ROOT)
+            state = State(empty, Book(), Ids(), Edge(), Counter(), [])
+        _, self.book, self._ids, self._upper, self.kinds, self.rotations = state
+        self.book.entries = Seen(export, head, self._ids)
+        # What the state has of the first bundle is read again, for its hashes alone.
+        self.first, self._skip = divmod(self.book.size, WIDTH)
         self.claims: dict[str, int] = {}  # by resident, entries that cite a rule: with an opening
         self.reversals: dict[int, int] = {}  # leaf of the entry reversed -> leaf of the reversal
         self.acts: list[int] = []  # leaves of administrators' acts
-        self.rotations: list[tuple[Verifier, Verifier]] = []  # old and new keys of the log
 
     def take(self, packed: bytes) -> None:
         """Take a range that ``check_range`` checked; raises ``Fault``."""
         rows, terms, roots, edge, fault = marshal.loads(packed)  # noqa: S302  (our own worker's)
-        self._take_rows(rows, [Terms(*shared) for shared in terms])
+        self._take_rows(rows[self._skip :], [Terms(*shared) for shared in terms])
+        self._skip = 0
         if fault:
             raise Fault(*fault)
         full, self._upper = self._upper.grow(roots)
@@ -143,19 +137,14 @@ class Replay:
         self._edge = edge
 
     def _take_rows(self, rows: list[_PlainRow | JsonEntry], terms: list[Terms]) -> None:
-        credit, leaf_of, add, claims = (
-            self.book.credit,
-            self._seen.leaf,
-            self._seen.add,
-            self.claims,
-        )
+        credit, add, claims = self.book.credit, self._ids.add, self.claims
         plain = 0
         for row in rows:
             if isinstance(row, dict):
                 self._apply(_entry(row))
                 continue
             key, resident, at, reduction_mg, points = row
-            if leaf_of(key) is None and credit(resident, terms[at], reduction_mg, points):
+            if credit(resident, terms[at], reduction_mg, points):
                 add(key)
                 claims[resident] = claims.get(resident, 0) + 1
                 plain += 1
@@ -168,13 +157,13 @@ class Replay:
         try:
             self.book.apply(entry)
         except LedgerError as error:
-            where = bundle_path(leaf, self._size)
+            where = bundle_path(leaf, self._head.size)
             raise Fault(leaf, where, f"{entry.kind} {entry.id}: {error}") from error
         self.kinds[entry.kind] += 1
         if "rule" in entry.detail:
             self.claims[entry.resident] = self.claims.get(entry.resident, 0) + 1
         elif entry.kind is Kind.REVERSE:
-            original = self._seen.leaf(bytes.fromhex(entry.detail["reverses"]))
+            original = self._ids.leaf(bytes.fromhex(entry.detail["reverses"]))
             if original is not None:
                 self.reversals[original] = leaf
         elif entry.kind is Kind.ADMIN_ACTED:
@@ -182,13 +171,29 @@ class Replay:
         elif entry.kind is Kind.KEY_ROTATED:
             self.rotations.append(keys.verify_rotation(entry.detail))
 
-    def check_tree(self, head: Checkpoint) -> None:
+    def check_ids(self) -> None:
+        """Check that no leaf taken has an id which another had before."""
+        leaf = self._ids.twice()
+        if leaf is not None:
+            entry, where = self._leaves.entry(leaf), bundle_path(leaf, self._head.size)
+            what = f"{entry.kind} {entry.id}: The id was used before."
+            raise Fault(leaf, where, what)
+
+    def check_tree(self) -> None:
         """Check the partial tiles above the leaves and the root, once all ranges are taken."""
         self._check_tiles(self._upper.tiles())
         levels = (self._edge, *self._upper.levels)
         edge = Edge(levels if any(levels) else ())
-        if edge.root() != head.root:
+        if edge.root() != self._head.root:
             raise Fault(None, "checkpoint", "The root is not that of the entries.")
+
+    def close(self) -> None:
+        """Let go of the files that ids went to."""
+        self._ids.close()
+
+    def state(self) -> State:
+        """What a later audit needs, once everything was taken and held."""
+        return State(self._head, self.book, self._ids, self._upper, self.kinds, self.rotations)
 
     def _check_tiles(self, tiles: list[tuple[Tile, bytes]]) -> None:
         for below, data in tiles:

@@ -162,7 +162,7 @@ def tamper(town: Any) -> dict[str, tuple[int, Entry]]:
     """Histories that break one rule each: the first wrong leaf, and the entry put there."""
     last = len(town.entries)
     issue = next(e for e in town.entries if e.kind is Kind.ISSUE and "rule" in e.detail)
-    hold = next(e for e in town.entries if e.id in town.book.resolved)
+    hold = next(e for e in town.entries if e.kind is Kind.HOLD and e.id not in town.book.held)
     reverse = next(e for e in town.entries if e.kind is Kind.REVERSE)
     close = town.close()
     stamp = town.stamp()
