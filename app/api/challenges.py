@@ -20,6 +20,7 @@ from app.api.wire import (
     answer_once,
     bad_cursor,
     cursor_of,
+    line,
     page,
     place_of,
     stamp,
@@ -37,7 +38,7 @@ from scenarios import AREAS
 _ID = re.compile("[0-9a-f]{32}")
 _MONTH = "^20[0-9]{2}-(0[1-9]|1[0-2])$"
 _MOST = {"acts": 1000, "grams": 10_000_000, "days": 28}
-_TITLE = Pattern(r"^[^\u0000-\u001f\u007f]{1,60}$", error="must be 1 to 60 characters on one line")
+_TITLE = line(60)
 EDIT, REVIEW = admin("editor"), admin("reviewer")
 
 blp = Blueprint(

@@ -6,14 +6,14 @@ from typing import Any
 
 import marshmallow as ma
 
-from app.api.wire import PageArgs, Pattern, stamp
+from app.api.wire import PageArgs, Pattern, line, stamp
 from app.flows.join import DISTRICTS
 from app.flows.partner.licence import is_licence
 from app.store.merchants import ROLES, STATES, Contract, KeyFace, Merchant
 
 CODE = "^[a-z0-9][a-z0-9-]{1,30}$"
 OWN_CODE = "^[A-Za-z0-9][A-Za-z0-9_-]{0,31}$"
-LINE = Pattern(r"^[^\u0000-\u001f\u007f]{1,100}$", error="must be 1 to 100 characters on one line")
+LINE = line(100)
 _POINTS = Pattern("^(0|[1-9][0-9]{0,14})$", error="must be a whole number, as text")
 
 

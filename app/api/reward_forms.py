@@ -7,13 +7,13 @@ from typing import Any
 
 import marshmallow as ma
 
-from app.api.wire import Pattern, stamp
+from app.api.wire import Pattern, line, stamp
 from app.errors import PROBLEMS
 from app.flows.reward.choose import Choice
 from app.flows.reward.terms import WhyNot
 from app.store.rewards import CODES, KINDS, STATES, Offer, Reward
 
-_TITLE = Pattern(r"^[^\u0000-\u001f\u007f]{1,60}$", error="must be 1 to 60 characters on one line")
+_TITLE = line(60)
 _POINTS = Pattern("^[1-9][0-9]{0,8}$", error="must be 1 to 999999999, as text")
 _COUNT = Pattern("^(0|[1-9][0-9]{0,8})$", error="must be 0 to 999999999, as text")
 _GRAMS = Pattern("^(0|[1-9][0-9]{0,15})$", error="must be milligrams, at most 16 digits, as text")

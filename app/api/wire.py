@@ -184,6 +184,18 @@ class Pattern(ma.validate.Regexp):
         return value
 
 
+# Control characters, and what is not seen itself but turns or hides what stands beside it.
+_UNSEEN = r"\u0000-\u001f\u007f-\u009f\u200b\u200e\u200f\u2028-\u202e\u2060-\u2069\ufeff"
+
+
+def line(most: int) -> Pattern:
+    """A check of a text that people are shown on one line, of at most so many characters."""
+    return Pattern(
+        rf"^[^\s{_UNSEEN}][^{_UNSEEN}]{{0,{most - 1}}}$",
+        error=f"must be 1 to {most} characters on one line, the first of them no blank",
+    )
+
+
 class Arguments(FlaskParser):
     """webargs with our reading of bodies, unknown names refused everywhere, and our errors."""
 
@@ -330,10 +342,11 @@ class Blueprint(SmorestBlueprint):
 
         def register(view: View) -> View:
             made: View = view
+            # instances: of a class, webargs would make one for each request
             if body is not None:
-                made = self.arguments(body)(made)
+                made = self.arguments(body())(made)
             if query is not None:
-                made = self.arguments(query, location="query")(made)
+                made = self.arguments(query(), location="query")(made)
             headers = []
             if match:
                 headers, made = ["If-Match"], matching(made)

@@ -6,11 +6,12 @@ import math
 from contextlib import suppress
 from datetime import UTC, datetime
 
+import marshmallow as ma
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.api.wire import cursor_of, instant, place_of, read_json, stamp
+from app.api.wire import cursor_of, instant, line, place_of, read_json, stamp
 from app.errors import Problem
 
 
@@ -64,3 +65,30 @@ def test_a_cursor_gives_its_place_back(place):
 def test_no_other_text_is_taken_for_a_cursor(text):
     with suppress(Problem):
         assert cursor_of(place_of(text)) == text
+
+
+@pytest.mark.parametrize("text", ["面馆", "A pastry", "x", "十" * 9 + "!", "a b", "👨‍👩‍👧"])
+def test_a_line_is_what_people_can_read(text):
+    assert line(10)(text) == text
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        " ",
+        "\u3000",
+        " a",
+        "a\n",
+        "a\nb",
+        "a\x85b",
+        "\u202ecba",
+        "a\u2066b",
+        "\u200b",
+        "\ufeffa",
+        "x" * 11,
+    ],
+)
+def test_a_line_hides_nothing_and_is_not_empty(text):
+    with pytest.raises(ma.ValidationError, match="on one line"):
+        line(10)(text)
