@@ -133,6 +133,8 @@ class Door:
         self._refused = Counter(
             "puhui_refused", "Requests refused at the door", ["reason"], registry=metrics
         )
+        for reason in ("CITY_BUSY", "UNAVAILABLE", "BODY_TOO_SLOW"):
+            self._refused.labels(reason)  # there, and nought, from the beginning
         for name, line in (("requests", self._all), ("batches", self._batches)):
             gauge = Gauge(f"puhui_{name}_inside", f"{name} waiting or at work", registry=metrics)
             gauge.set_function(partial(getattr, line, "inside"))
@@ -166,7 +168,7 @@ class Door:
             self._refuse(proto, "CITY_BUSY", detail, line.come_again_s())
         else:
             detail = f"{WAITING} requests wait here already; send this one again later"
-            self._refuse(proto, "UNAVAILABLE", detail, 1)
+            self._refuse(proto, "UNAVAILABLE", detail)
 
     async def _read(self, scope: Scope, proto: HTTPProtocol) -> bytes | None:
         """The body, or None if the request was refused. One that says it is too large is left
@@ -178,7 +180,7 @@ class Door:
         space = self._most_body if known is None else known
         if self._reading + space > BODIES_BYTES:
             detail = "too many bodies are on their way to this server; send this one again later"
-            self._refuse(proto, "UNAVAILABLE", detail, 1)
+            self._refuse(proto, "UNAVAILABLE", detail)
             return None
         self._reading += space
         try:

@@ -7,7 +7,7 @@ from hashlib import sha256
 from typing import Any
 
 import marshmallow as ma
-from flask import Response, g, request
+from flask import Response, current_app, g, request
 
 from app import limits
 from app.api.wire import (
@@ -24,6 +24,7 @@ from app.api.wire import (
 from app.auth import canonical_request, parse_signature, received, signed
 from app.errors import Problem
 from app.flows.accept import Batch, accept
+from app.flows.backlog import Backlog
 from app.flows.correct import correct
 from app.store import batches
 from app.wiring import wired
@@ -152,9 +153,12 @@ def post_batch(envelope: dict[str, Any]) -> Response:
     """提交批次 · Send a batch of activities.
 
     `batch_id` is the request number: the same bytes again get the same receipt, other bytes under
-    the same id a 409. Each activity has an outcome of its own, in the order sent.
+    the same id a 409. Each activity has an outcome of its own, in the order sent. With 429
+    CITY_BUSY nothing was read of it: send the same again after Retry-After.
     """
     here = wired()
+    backlog: Backlog = current_app.extensions.setdefault("puhui.backlog", Backlog())
+    backlog.check(here.engine)
     batch = Batch(g.provider, envelope["batch_id"], request.get_data(), envelope["activities"])
     return _receipt(accept(here.engine, here.vault, here.registry, batch, here.clock()))
 

@@ -106,6 +106,11 @@ SETTINGS: Final[dict[str, Setting]] = {
         name_of(name): Setting(rule.default, rule.meaning, rule.fault)
         for name, rule in RULES.items()
     },
+    "unsealed_entries": Setting(
+        5_000_000,
+        "batches are put off while more entries wait for their seal; 0: never",
+        _whole(0, 1_000_000_000),
+    ),
     "order_minutes": Setting(
         15, "minutes for which an order is held until it is confirmed", _whole(1, 1440)
     ),

@@ -40,6 +40,12 @@ def backlog(tx: Connection) -> Backlog:
     return Backlog(*row)
 
 
+def unsealed(tx: Connection) -> int:
+    """About how many entries wait to be sealed, from two ends of an index."""
+    statement = "SELECT coalesce(max(arrival) - min(arrival) + 1, 0) FROM outbox"
+    return int(tx.execute(text(statement)).scalar_one())
+
+
 def newest(tx: Connection) -> bytes | None:
     """The newest entry's bytes; None if there is none."""
     statement = "SELECT payload FROM entries ORDER BY arrival DESC LIMIT 1"
