@@ -20,6 +20,7 @@ import os
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from hashlib import blake2b
 from pathlib import Path
 from secrets import token_hex
@@ -32,8 +33,11 @@ from ledger.keys import KeyRing
 from ledger.note import Signer
 
 SALT_BYTES = 32
-_NONCE = 12
+NONCE_BYTES = 12
 _NAMES = ("token", "ids", "subjects", "vault", "voucher")
+
+
+_lasting = lru_cache(maxsize=4)(AESGCM)  # the process's own key, which stays in memory anyway
 
 
 class VaultError(Exception):
@@ -73,7 +77,7 @@ class Vault:
 
     def subject_key(self, resident: str, wrapped: bytes) -> bytes:
         """The resident's own key. Raises VaultError."""
-        return unseal(self.vault, wrapped, resident.encode())
+        return _unsealed(_lasting(self.vault), wrapped, resident.encode())
 
     def seal_for(self, purpose: str, plain: bytes) -> bytes:
         """Bytes to store that open for the same purpose only. A purpose is a phrase, with a space
@@ -87,14 +91,18 @@ class Vault:
 
 def seal(key: bytes, plain: bytes, context: bytes) -> bytes:
     """AES-256-GCM: 12-byte nonce, ciphertext, tag. `context` is authenticated, not stored."""
-    nonce = os.urandom(_NONCE)
+    nonce = os.urandom(NONCE_BYTES)
     return nonce + AESGCM(key).encrypt(nonce, plain, context)
 
 
 def unseal(key: bytes, sealed: bytes, context: bytes) -> bytes:
     """Undo `seal`. Raises VaultError if key, context or bytes are not those that were sealed."""
+    return _unsealed(AESGCM(key), sealed, context)
+
+
+def _unsealed(cipher: AESGCM, sealed: bytes, context: bytes) -> bytes:
     try:
-        return AESGCM(key).decrypt(sealed[:_NONCE], sealed[_NONCE:], context)
+        return cipher.decrypt(sealed[:NONCE_BYTES], sealed[NONCE_BYTES:], context)
     except (InvalidTag, ValueError):
         raise VaultError("the sealed value does not open with this key") from None
 
@@ -102,6 +110,17 @@ def unseal(key: bytes, sealed: bytes, context: bytes) -> bytes:
 def seal_opening(key: bytes, entry_id: str, salt: bytes, opening: bytes) -> bytes:
     """Salt and opening of one entry, under its resident's key and tied to the entry."""
     return seal(key, salt + opening, entry_id.encode())
+
+
+def closer(key: bytes) -> Callable[[str, bytes, bytes], bytes]:
+    """What `seal_opening` makes, for many entries of one person: their key is made ready once. It
+    takes the entry's id, 12 fresh random bytes, and the salt with the opening behind it."""
+    cipher = AESGCM(key)
+
+    def closed(entry_id: str, nonce: bytes, salted: bytes) -> bytes:
+        return nonce + cipher.encrypt(nonce, salted, entry_id.encode())
+
+    return closed
 
 
 def open_opening(key: bytes, entry_id: str, sealed: bytes) -> tuple[bytes, bytes]:
@@ -116,11 +135,7 @@ def opener(key: bytes) -> Callable[[str, bytes], bytes]:
     cipher = AESGCM(key)
 
     def opened(entry_id: str, sealed: bytes) -> bytes:
-        try:
-            plain = cipher.decrypt(sealed[:_NONCE], sealed[_NONCE:], entry_id.encode())
-        except (InvalidTag, ValueError):
-            raise VaultError("the sealed value does not open with this key") from None
-        return plain[SALT_BYTES:]
+        return _unsealed(cipher, sealed, entry_id.encode())[SALT_BYTES:]
 
     return opened
 

@@ -22,8 +22,6 @@ from app.store.catalogue import Registry
 from app.store.db import transact
 from app.vault import Vault
 
-_NEW = frozenset({"accepted", "unclaimed"})
-
 
 class BatchIdReusedError(Exception):
     """The batch id was used for other bytes before. Nothing was written."""
@@ -81,12 +79,7 @@ def _answer(
         }
     )
     batches.store(tx, batch.provider, batch.batch_id, digest, receipt, now)
-    fresh = (
-        raw["occurred_at"]
-        for raw, item in zip(batch.activities, credited.outcomes, strict=True)
-        if item["outcome"] in _NEW
-    )
-    return receipt, delays.count(fresh, now)
+    return receipt, delays.count(credited.moments, now)
 
 
 def _read(vault: Vault, batch: Batch) -> list[Document | dict[str, Any]]:
@@ -103,6 +96,4 @@ def _read(vault: Vault, batch: Batch) -> list[Document | dict[str, Any]]:
 
 def _counts(credited: Credited) -> dict[str, int]:
     counts = {"accepted": 0, "duplicate": 0, "unclaimed": 0, "rejected": 0}
-    for item in credited.outcomes:
-        counts[item["outcome"]] += 1
-    return counts
+    return counts | Counter([item["outcome"] for item in credited.outcomes])

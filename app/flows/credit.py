@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -32,7 +32,7 @@ from app.flows.document import Document, outcome, rejection
 from app.flows.item import NOBODY, Credited, Item, refuse
 from app.flows.limit import limit
 from app.store import acts, batches, budgets, entries, people
-from app.vault import SALT_BYTES, Vault, VaultError, open_opening, seal, seal_opening, unseal
+from app.vault import NONCE_BYTES, SALT_BYTES, Vault, VaultError, closer, open_opening, seal, unseal
 from ledger import plain
 from ledger.accounts import Asset
 from ledger.buckets import expiry_bucket
@@ -71,6 +71,7 @@ def credit(
     _report_shadows(tx, provider, items, now)
     for item in items:
         result.outcomes[item.position] = _accepted(item)
+        result.moments.append(item.activity.occurred_at)
     return result
 
 
@@ -164,6 +165,7 @@ def _keep(
             refuse(result, item, "ACTIVITY_ID_REUSED", _REUSED)
         else:
             result.outcomes[item.position] = outcome(act.id, "unclaimed")
+            result.moments.append(item.activity.occurred_at)
 
 
 def _drop_duplicates(
@@ -223,15 +225,18 @@ def _fund(tx: Connection, items: list[Item]) -> dict[str, str]:
 
 def _seal_openings(vault: Vault, items: list[Item]) -> None:
     """Stage 5. What a person did, salted, under the person's own key; the ledger only commits."""
-    keys: dict[str, bytes] = {}
-    salts = os.urandom(SALT_BYTES * len(items))
-    for place, item in enumerate(items):
-        resident, wrapped = item.who.resident, item.who.wrapped_key
-        if resident not in keys:
-            keys[resident] = vault.subject_key(resident, wrapped)
-        salt = salts[place * SALT_BYTES : (place + 1) * SALT_BYTES]
+    closers: dict[str, Callable[[str, bytes, bytes], bytes]] = {}
+    size = SALT_BYTES + NONCE_BYTES
+    drawn = os.urandom(size * len(items))
+    for place, item in zip(range(0, len(drawn), size), items, strict=True):
+        resident = item.who.resident
+        close = closers.get(resident)
+        if close is None:
+            close = closers[resident] = closer(vault.subject_key(resident, item.who.wrapped_key))
+        salt = drawn[place : place + SALT_BYTES]
         item.commitment = commit(salt, item.opening)
-        item.sealed = seal_opening(keys[resident], item.entry_id, salt, item.opening)
+        nonce = drawn[place + SALT_BYTES : place + size]
+        item.sealed = close(item.entry_id, nonce, salt + item.opening)
 
 
 def _append(

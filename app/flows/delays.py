@@ -61,10 +61,10 @@ def within(counts: Mapping[int, int], percent: int) -> int | None:
     return None
 
 
-def count(occurred_at: Iterable[str], now: datetime) -> Counter[int]:
-    """Acts a bin, of acts (RFC 3339) that are received now."""
-    delays_s = [now - datetime.fromisoformat(moment) for moment in occurred_at]
-    return Counter([bin_of(late.days * _DAY_S + late.seconds) for late in delays_s])
+def count(occurred_at: Iterable[datetime], now: datetime) -> Counter[int]:
+    """Acts a bin, of acts that are received now."""
+    delays = [now - moment for moment in occurred_at]
+    return Counter([bin_of(late.days * _DAY_S + late.seconds) for late in delays])
 
 
 def record(engine: Engine, provider: str, found: Mapping[int, int], now: datetime) -> None:

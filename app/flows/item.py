@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any, Final
 
 from app.flows.document import Document, rejection
@@ -36,9 +37,11 @@ class Item:
 
 @dataclass(slots=True)
 class Credited:
-    """What became of a call's documents: an outcome each, in order, ready for JSON."""
+    """What became of a call's documents: an outcome each, in order, ready for JSON; and when what
+    came for the first time was done."""
 
     outcomes: list[dict[str, Any]]
+    moments: list[datetime] = field(default_factory=list)
     rejected: list[tuple[bytes, int, str, str, str]] = field(default_factory=list)
 
 

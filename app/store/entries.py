@@ -8,29 +8,30 @@ any account the order of arrivals is the order of commits and sealing in that or
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from itertools import groupby
+from operator import attrgetter
 from typing import Any, Final
 
 from sqlalchemy import Connection, text
 from sqlalchemy.exc import DBAPIError
 
-from app.store.db import bytea_array, copy_in, fetch, int_array, text_array
-from ledger.accounts import AccountKind
+from app.store import packed
+from app.store.db import bytea_array, fetch, int_array, text_array
+from app.store.packed import copy_packed
+from ledger.accounts import AccountKind, Asset
 from ledger.entries import Entry, Kind, Row
 from ledger.errors import Exhausted, Insufficient
 from ledger.merkle import leaf_hash
-from ledger.plain import Issue
+from ledger.plain import Issue, Plain
 
 _MERCHANT = AccountKind.MERCHANT.code
-_ENTRY = {"arrival": "int8", "id": "bytea", "kind": "text", "payload": "bytea"}
-_POSTING = {
-    "arrival": "int8",
-    "amount": "int8",
-    "account": "bytea",
-    "bucket": "int4",
-    "account_kind": "int2",
-    "asset": "int2",
-}
-_OUTBOX = {"arrival": "int8", "leaf_hash": "bytea"}
+_RESIDENT, _BUDGET = AccountKind.RESIDENT.code, AccountKind.BUDGET.code
+_CO2E, _POINT = Asset.CO2E.code, Asset.POINT.code
+_FUNDS: Final = (_BUDGET, _POINT, 0)
+_terms = attrgetter("terms")
+_ENTRY = ("arrival", "id", "kind", "payload")
+_POSTING = ("arrival", "amount", "account", "bucket", "account_kind", "asset")
+_OUTBOX = ("arrival", "leaf_hash")
 
 FEW: Final = 32
 """Entries beyond this many are copied in; up to it, one call of `append_entries` is faster."""
@@ -72,26 +73,39 @@ def append(tx: Connection, entries: Sequence[Entry | Issue]) -> list[int]:
         return []
     if len(entries) <= FEW:
         return list(call(tx, _APPEND, arguments(entries)))
-    lines = [entry.rows() for entry in entries]
-    return _append_many(tx, entries, lines, _changes(lines))
+    return _append_many(tx, entries)
 
 
-def _changes(lines: Iterable[Sequence[Row]]) -> list[_Change]:
+def _changes(lines: Iterable[Sequence[Row]], issues: Iterable[Plain] = ()) -> list[_Change]:
     """What becomes of the guarded balances, sorted: (account, kind, asset, bucket, amount)."""
-    deltas: dict[bytes, dict[tuple[int, int, int], int]] = {}
+    sums: dict[tuple[int, int, int], dict[str, int]] = {}  # by place, then by account
     for rows in lines:
         for amount, key, bucket, kind, asset in rows:
             if kind < 10:
-                own = deltas.setdefault(key, {})
-                place = kind, asset, bucket
-                own[place] = own.get(place, 0) + amount
-    # Accounts are many and their buckets few: sorted so, in a third of the time.
+                _add(sums.setdefault((kind, asset, bucket), {}), key.hex(), amount)
+    for terms, some in groupby(issues, key=_terms):  # what their rows say, without making them
+        carbon = sums.setdefault((_RESIDENT, _CO2E, terms.vintage), {})
+        wallet = sums.setdefault((_RESIDENT, _POINT, terms.bucket), {})
+        paid = 0
+        for _, resident, _, mg, points in some:
+            carbon[resident] = carbon.get(resident, 0) + mg
+            if points:
+                wallet[resident] = wallet.get(resident, 0) + points
+                paid += points
+        if paid:
+            _add(sums.setdefault(_FUNDS, {}), terms.budget, -paid)
+    # Accounts are many and their places few: sorted so, in a third of the time.
+    places = sorted(sums.items())
     return [
-        (key, *place, amount)
-        for key in sorted(deltas)
-        for place, amount in sorted(deltas[key].items())
-        if amount
+        (bytes.fromhex(account), *place, total)
+        for account in sorted(set().union(*sums.values()))
+        for place, own in places
+        if (total := own.get(account))
     ]
+
+
+def _add(sums: dict[str, int], account: str, amount: int) -> None:
+    sums[account] = sums.get(account, 0) + amount
 
 
 def arguments(entries: Sequence[Entry | Issue]) -> list[Any]:
@@ -130,13 +144,12 @@ def call(tx: Connection, statement: str, values: Sequence[Any]) -> Any:
     return result
 
 
-def _append_many(
-    tx: Connection,
-    entries: Sequence[Entry | Issue],
-    lines: Sequence[Sequence[Row]],
-    changes: Sequence[_Change],
-) -> list[int]:
+def _append_many(tx: Connection, entries: Sequence[Entry | Issue]) -> list[int]:
     """By sets and by COPY, which cost more to begin and less for each row."""
+    changes = _changes(
+        (entry.rows() for entry in entries if type(entry) is not Issue),
+        (entry.plain for entry in entries if type(entry) is Issue),
+    )
     for merchants in (False, True):
         debits = [
             (*change[:4], -change[4])
@@ -147,18 +160,8 @@ def _append_many(
             raise _insufficient(merchants)
     _move(tx, _CREDIT, [change for change in changes if change[4] > 0])
     arrivals, payloads = _write(tx, entries)
-    copy_in(
-        tx,
-        "postings",
-        _POSTING,
-        ((arrival, *row) for arrival, rows in zip(arrivals, lines, strict=True) for row in rows),
-    )
-    copy_in(
-        tx,
-        "outbox",
-        _OUTBOX,
-        ((a, leaf_hash(payload)) for a, payload in zip(arrivals, payloads, strict=True)),
-    )
+    copy_packed(tx, "postings", _POSTING, map(packed.postings, arrivals, entries))
+    copy_packed(tx, "outbox", _OUTBOX, map(packed.outbox, arrivals, map(leaf_hash, payloads)))
     return arrivals
 
 
@@ -177,15 +180,7 @@ def write_for_sealer(tx: Connection, entry: Entry) -> tuple[int, bytes]:
 def _write(tx: Connection, entries: Sequence[Entry | Issue]) -> tuple[list[int], list[bytes]]:
     arrivals = list(tx.execute(_ARRIVALS, {"n": len(entries)}).scalars().all())
     payloads = [entry.payload() for entry in entries]
-    copy_in(
-        tx,
-        "entries",
-        _ENTRY,
-        (
-            (arrival, bytes.fromhex(entry.id), entry.kind, payload)
-            for arrival, entry, payload in zip(arrivals, entries, payloads, strict=True)
-        ),
-    )
+    copy_packed(tx, "entries", _ENTRY, map(packed.entry, arrivals, entries, payloads))
     return arrivals, payloads
 
 

@@ -8,8 +8,9 @@ from typing import NamedTuple
 
 from sqlalchemy import Connection, text
 
-from app.store import consents
-from app.store.db import bytea_array, copy_in, int_array, text_array
+from app.store import consents, packed
+from app.store.db import bytea_array, int_array, text_array
+from app.store.packed import copy_packed
 from ledger.accounts import AccountKind, Asset
 from ledger.entries import Entry
 
@@ -156,8 +157,8 @@ def wallet(tx: Connection, resident: str) -> dict[tuple[Asset, int], int]:
 
 def put_openings(tx: Connection, openings: Iterable[tuple[int, bytes, bytes]]) -> None:
     """Store (arrival, resident, sealed opening)."""
-    columns = {"arrival": "int8", "resident": "bytea", "sealed": "bytea"}
-    copy_in(tx, "openings", columns, openings)
+    columns = ("arrival", "resident", "sealed")
+    copy_packed(tx, "openings", columns, (packed.opening(*row) for row in openings))
 
 
 def opening(tx: Connection, arrival: int) -> bytes | None:

@@ -1,0 +1,103 @@
+"""What intake writes most of, as the very bytes of a binary COPY.
+
+The driver asks each value of each row for its type. Of these tables every row has one shape, which
+is packed in one call; and the four postings of a plain issue differ in four values.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from functools import lru_cache
+from struct import Struct
+from typing import Any, Final
+
+import psycopg
+from sqlalchemy import Connection
+from sqlalchemy.exc import DBAPIError
+
+from ledger.entries import Entry
+from ledger.plain import Issue, Plain, Terms
+
+# A row: how many fields (h), then each one's length (i) and its bytes, in network order.
+_BEGIN: Final = b"PGCOPY\n\xff\r\n\0" + bytes(8)
+_END: Final = b"\xff\xff"
+_ENTRY = Struct(">h iq i16s i").pack  # arrival, id; the kind and the payload follow
+_LENGTH = Struct(">i").pack
+_OUTBOX = Struct(">h iq i32s").pack  # arrival, leaf hash
+_OPENING = Struct(">h iq i16s i").pack  # arrival, resident; what is sealed follows
+_POSTING = Struct(">h iq iq i16s ii ih ih").pack  # arrival, amount, account, bucket, kind, asset
+_FIELDS: Final = b"\0\6"
+_CARBON = Struct(">2s iqiq 42s iqiq i16s 20s").pack
+_POINTS = Struct(">2s iqiq 42s iqiq i16s 22s iqiq 42s iqiq i16s 20s").pack
+_PLACE = Struct(">ii ih ih").pack
+
+
+def copy_packed(
+    tx: Connection, table: str, columns: tuple[str, ...], rows: Iterable[bytes]
+) -> None:
+    """COPY rows into a table as this module packs them. Raises DBAPIError."""
+    driver: Any = tx.connection.driver_connection
+    statement = f"COPY {table} ({', '.join(columns)}) FROM STDIN (FORMAT BINARY)"
+    try:
+        with driver.cursor() as cursor, cursor.copy(statement) as copy:
+            copy.write(b"".join((_BEGIN, *rows, _END)))
+    except psycopg.Error as error:
+        raise DBAPIError.instance(statement, None, error, psycopg.Error) from error
+
+
+def entry(arrival: int, one: Entry | Issue, payload: bytes) -> bytes:
+    """Of `entries`: arrival, id, kind, payload."""
+    kind = one.kind.encode()
+    return b"".join(
+        (
+            _ENTRY(4, 8, arrival, 16, bytes.fromhex(one.id), len(kind)),
+            kind,
+            _LENGTH(len(payload)),
+            payload,
+        )
+    )
+
+
+def outbox(arrival: int, leaf_hash: bytes) -> bytes:
+    """Of `outbox`: arrival, leaf_hash."""
+    return _OUTBOX(2, 8, arrival, 32, leaf_hash)
+
+
+def opening(arrival: int, resident: bytes, sealed: bytes) -> bytes:
+    """Of `openings`: arrival, resident, sealed."""
+    return _OPENING(3, 8, arrival, 16, resident, len(sealed)) + sealed
+
+
+def postings(arrival: int, one: Entry | Issue) -> bytes:
+    """All of an entry's `postings`: arrival, amount, account, bucket, account_kind, asset."""
+    if type(one) is not Issue:
+        return b"".join(
+            [
+                _POSTING(6, 8, arrival, 8, amount, 16, key, 4, bucket, 2, kind, 2, asset)
+                for amount, key, bucket, kind, asset in one.rows()
+            ]
+        )
+    _, resident, terms, mg, points = one.plain
+    wallet, (source, carbon, budget, credit) = bytes.fromhex(resident), _shared(terms)
+    # fmt: off
+    if not points:
+        return _CARBON(
+            _FIELDS, 8, arrival, 8, -mg, source, 8, arrival, 8, mg, 16, wallet, carbon[:20]
+        )
+    return _POINTS(
+        _FIELDS, 8, arrival, 8, -mg, source, 8, arrival, 8, mg, 16, wallet, carbon,
+        8, arrival, 8, -points, budget, 8, arrival, 8, points, 16, wallet, credit,
+    )
+    # fmt: on
+
+
+@lru_cache(maxsize=1024)
+def _shared(terms: Terms) -> tuple[bytes, bytes, bytes, bytes]:
+    """What follows the amounts in the rows of plain issues of these terms, up to the next row's
+    values: of the source and the budget with the account, of the wallet's two without it."""
+    rows = Issue(Plain("", "", terms, 1, 1), b"").rows()
+    source, carbon, budget, credit = (
+        _PLACE(4, bucket, 2, kind, 2, asset) for _, _, bucket, kind, asset in rows
+    )
+    keys = [_LENGTH(16) + key.ljust(16) for _, key, *_ in rows]  # no budget: no points, not used
+    return keys[0] + source + _FIELDS, carbon + _FIELDS, keys[2] + budget + _FIELDS, credit
