@@ -77,7 +77,7 @@ VERBS = (
     *("sell",) * 8,
     *("confirm", "reverse", "refund", "order", "take") * 3,
     *("use", "give_back", "void", "cancel", "wait") * 2,
-    *("earn", "expire", "time_out", "lapse", "fund", "contract", "decide", "close", "pay"),
+    *("earn", "expire", "time_out", "lapse", "fund", "contract", "decide", "close", "pay", "pay"),
     *("leave", "seal"),
 )
 WAITS = (
@@ -85,7 +85,7 @@ WAITS = (
     {"days": 35},
 )  # fmt: skip
 POINTS = (1, 40, 40, 130, 130, 400, 501, 900)
-OFTEN = {"sell", "confirm", "reverse", "refund", "order", "take", "use", "return", "void", "pay"}
+OFTEN = {"sell", "reverse", "refund", "order", "take", "use", "void"}
 FEW = range(3)
 MISREAD = "96000000000000000000"  # its check digit is wrong
 
@@ -399,7 +399,7 @@ class Machine(RuleBasedStateMachine):
         with self.town.engine.begin() as tx:
             who = Person(add_resident(tx, self.town.vault, "140403", self.now))
         self.market.people.append(who)
-        for bucket, points in ((SOON, 300), (LATER, 400), (LATE, 1500)):
+        for bucket, points in ((SOON, 110), (LATER, 230), (LATE, 1500)):
             self.gift(who, bucket, points)
 
     def gift(self, who, bucket, points):
@@ -672,7 +672,7 @@ class Machine(RuleBasedStateMachine):
 
     def order(self):
         reward, who = self.draw(self.market.goods), self.draw(self.market.people)
-        pieces, price = self.draw((1, 1, 2)), 0
+        pieces = self.draw((1, 2, 2))
         price = pieces * reward.points
 
         def foresee():
@@ -968,6 +968,8 @@ class Machine(RuleBasedStateMachine):
         self.both(foresee, lambda: self.tx(decide, "olga", firm.code, None, verb, "a test"))
 
     def close(self):
+        if self.verb == "close":
+            self.town.clock.move(days=self.draw((0, 1)))
         market = self.market
         over = day_of(self.now - timedelta(minutes=1) - timedelta(days=1))
         assert self.flow(close_days) == max(market.closed, over)
