@@ -17,12 +17,36 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from bench import age, audit, backtest, balance, charges, ingest, quantify, residents, seal, steps
+from bench import (
+    age,
+    audit,
+    backtest,
+    balance,
+    charges,
+    ingest,
+    memory,
+    quantify,
+    residents,
+    seal,
+    steps,
+)
 from bench.stage import Result, stage
 
 PARTS = {
     module.__name__.removeprefix("bench."): module
-    for module in (balance, ingest, steps, seal, audit, quantify, backtest, residents, charges, age)
+    for module in (
+        balance,
+        ingest,
+        steps,
+        seal,
+        audit,
+        memory,
+        quantify,
+        backtest,
+        residents,
+        charges,
+        age,
+    )
 }
 LATEST = Path(__file__).with_name("latest.json")
 Figures = dict[str, dict[str, Any]]
@@ -33,6 +57,11 @@ TARGETS = {
     "ingest over HTTP, 2 providers": "ratio ≥ 0.35",
     "seal": "≥ 20 000/s",
     "audit": "≥ 50 000/s",
+    "audit, memory": "flat",
+    "audit, new only": "ratio < 0.1",
+    "web worker, memory": "< 200 MB",
+    "worker, memory": "< 200 MB",
+    "export, memory": "< 200 MB",
     "balance read": "ratio ≥ 0.5",
     "quantify": "≥ 100 000/s",
     "backtest": "≥ 16 667/s",  # a million in a minute

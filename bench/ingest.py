@@ -45,8 +45,8 @@ _TABLES = {
 def measure(stage: Stage) -> list[Result]:
     """Activities a second of two providers, of one, and of the floor."""
     with running(stage.config, workers=4, threads=2) as url:
-        both = _send(stage, url, stage.providers, first=0)
-        one = _send(stage, url, stage.providers[:1], first=BATCHES * BATCH)
+        both = send(stage, url, stage.providers, first=0)
+        one = send(stage, url, stage.providers[:1], first=BATCHES * BATCH)
     while stage.sealer.seal(stage.now()):
         pass
     floor = _floor(stage)
@@ -56,8 +56,9 @@ def measure(stage: Stage) -> list[Result]:
     ]
 
 
-def _send(stage: Stage, url: str, senders: tuple[Provider, ...], first: int) -> float:
-    """Each provider in a process of its own, bodies ready beforehand, timed from a common start."""
+def send(stage: Stage, url: str, senders: tuple[Provider, ...], first: int) -> float:
+    """Activities a second: each connection in a process of its own, with its bodies ready before
+    the common start."""
     context = multiprocessing.get_context("spawn")
     barrier = context.Barrier(len(senders) * CONNECTIONS + 1)
     done: Any = context.Queue()

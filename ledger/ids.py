@@ -15,7 +15,7 @@ from tempfile import TemporaryFile
 from typing import IO, NamedTuple
 
 BUCKETS = 1 << 16
-SPILL = 1 << 20  # records in memory, at most
+SPILL = 1 << 19  # records in memory, at most
 
 _ID_BYTES = 16
 _RECORD = _ID_BYTES + 6

@@ -25,7 +25,7 @@ from ledger.plain import Terms
 from ledger.state import State
 from ledger.tiles import WIDTH, Edge, Tile
 
-RECENT = 16_384  # entries other than issues kept whole, for those that soon answer them
+RECENT = 8192  # entries other than issues kept whole, for those that soon answer them
 
 # A plain issue on its way: id, resident, place of its terms in the range's list, mg, points.
 _PlainRow = tuple[bytes, str, int, int, int]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import lru_cache
 from pathlib import Path
 
 from sqlalchemy import Connection, Engine
@@ -17,6 +18,8 @@ from ledger.entries import Entry, Kind
 from ledger.keys import policy
 from ledger.tiles import ENTRIES, WIDTH, Tile, encode_bundle, tiles
 from scenarios import Version
+
+_KEYS = 50_000  # residents whose keys are kept while their openings are written
 
 
 class NothingSealedError(Exception):
@@ -84,11 +87,9 @@ def _versions(tx: Connection) -> Iterator[tuple[str, int, bytes]]:
 
 def _openings(tx: Connection, vault: Vault, size: int) -> Iterator[bytes]:
     """One line an opening that still exists, in leaf order."""
-    keys: dict[str, bytes] = {}
+    key_of = lru_cache(_KEYS)(vault.subject_key)
     for leaf, entry_id, resident, wrapped, sealed in people.openings(tx, size):
-        if resident not in keys:
-            keys[resident] = vault.subject_key(resident, wrapped)
-        salt, opening = open_opening(keys[resident], entry_id, sealed)
+        salt, opening = open_opening(key_of(resident, wrapped), entry_id, sealed)
         line = {
             "account": f"resident:{resident}",
             "index": leaf,
