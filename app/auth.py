@@ -153,40 +153,66 @@ class Verifier(Protocol):
 K = TypeVar("K", bound=Verifier)
 
 
+Spend = Callable[[Connection, str, str, datetime], tuple[bool, K] | None]
+
+_KEPT: Final = 4096
+# Keys whose signatures held. An id is given out once, so that its public key never changes;
+# whether it is in force still, and whose it is, is asked each time.
+_kept: dict[str, Verifier] = {}
+
+
 def verify_request(
     engine: Engine,
     now: datetime,
     header: str | None,
     received: Received,
     find: Callable[[Connection, str], K | None],
+    spend: Spend[K] | None = None,
 ) -> K:
     """Run the seven checks; return the key that signed, which `find` finds by its id. Two
-    statements, each its own transaction. Raises AuthError."""
+    statements, each its own transaction; only one if the signature holds under a key seen before,
+    which `spend` then finds again while it takes the nonce. Raises AuthError."""
     given = parse_signature(header)  # (1) (2)
     if abs(int(given.timestamp) - int(now.timestamp())) > MAX_SKEW_S:  # (3)
         raise AuthError(
             "TIMESTAMP_SKEW", f"the timestamp is more than {MAX_SKEW_S} s from this server's clock"
         )
+    message = canonical_request(
+        received.method, received.path_query, given.timestamp, given.nonce, received.body
+    )
+    kept = _kept.get(given.key_id) if spend is not None else None
     with one_statement(engine) as alone:
-        key = find(alone, given.key_id)
-        if key is None:  # (4)
-            raise AuthError("KEY_UNKNOWN", "no key has this key_id")
-        if key.revoked_at is not None and key.revoked_at <= now:  # (5)
-            raise AuthError("KEY_REVOKED", "this key is no longer in force")
-        message = canonical_request(
-            received.method, received.path_query, given.timestamp, given.nonce, received.body
+        if spend is not None and kept is not None and _is_signed(kept, given, message):
+            is_new, found = spend(alone, given.key_id, given.nonce, now) or (False, None)
+            key = _in_force(found, now)  # (4) (5)
+            holds_still = key.public_key == kept.public_key  # (6)
+        else:
+            key = _in_force(find(alone, given.key_id), now)  # (4) (5)
+            holds_still = _is_signed(key, given, message)  # (6)
+            is_new = holds_still and providers.spend_nonce(alone, given.key_id, given.nonce, now)
+    if not holds_still:
+        raise AuthError(
+            "SIGNATURE_INVALID",
+            "the signature does not hold over the request as received; compare your lines with"
+            " `puhui sign --explain` or POST /api/v1/echo-signature",
         )
-        if given.algorithm != key.algorithm or not holds(
-            key.public_key, given.signature, message
-        ):  # (6)
-            raise AuthError(
-                "SIGNATURE_INVALID",
-                "the signature does not hold over the request as received; compare your lines with"
-                " `puhui sign --explain` or POST /api/v1/echo-signature",
-            )
-        if not providers.spend_nonce(alone, given.key_id, given.nonce, now):  # (7)
-            raise AuthError("NONCE_REPLAYED", "this nonce was used before; make one per request")
+    if not is_new:  # (7)
+        raise AuthError("NONCE_REPLAYED", "this nonce was used before; make one per request")
+    if spend is not None and (given.key_id in _kept or len(_kept) < _KEPT):
+        _kept[given.key_id] = key
     return key
+
+
+def _in_force(key: K | None, now: datetime) -> K:
+    if key is None:  # (4)
+        raise AuthError("KEY_UNKNOWN", "no key has this key_id")
+    if key.revoked_at is not None and key.revoked_at <= now:  # (5)
+        raise AuthError("KEY_REVOKED", "this key is no longer in force")
+    return key
+
+
+def _is_signed(key: Verifier, given: SignatureHeader, message: bytes) -> bool:
+    return given.algorithm == key.algorithm and holds(key.public_key, given.signature, message)
 
 
 _parsed = lru_cache(maxsize=4096)(load_der_public_key)
@@ -217,6 +243,10 @@ def received() -> Received:
     return Received(request.method, f"{path}?{query}" if query else path, body)
 
 
+_PROVIDERS: Final = (providers.find_key, providers.spend_key)
+_MERCHANTS: Final = (merchants.find_key, merchants.spend_key)
+
+
 def signed(view: Callable[P, R]) -> Callable[P, R]:
     """Let only verified providers in; `g.provider` is then the code of the one who signed.
 
@@ -227,7 +257,7 @@ def signed(view: Callable[P, R]) -> Callable[P, R]:
     def guarded(*args: P.args, **kwargs: P.kwargs) -> R:
         here = wired()
         header = request.headers.get("Authorization")
-        key = verify_request(here.engine, here.clock(), header, received(), providers.find_key)
+        key = verify_request(here.engine, here.clock(), header, received(), *_PROVIDERS)
         g.provider = key.provider
         g.caller = f"provider {g.provider}"
         limits.spend(limits.PROVIDER, g.provider)
@@ -250,7 +280,7 @@ class MerchantGuard:
         def guarded(*args: P.args, **kwargs: P.kwargs) -> R:
             here = wired()
             header = request.headers.get("Authorization")
-            key = verify_request(here.engine, here.clock(), header, received(), merchants.find_key)
+            key = verify_request(here.engine, here.clock(), header, received(), *_MERCHANTS)
             asks = key.partner
             if key.sandbox and not here.config.sandbox:
                 raise AuthError("KEY_REVOKED", "a sandbox merchant's key is everybody's; not here")

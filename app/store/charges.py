@@ -111,13 +111,14 @@ class Spending(NamedTuple):
 
 
 _READ = """
-SELECT EXISTS (SELECT FROM charges c WHERE c.merchant = m.id AND c.number = %(number)s),
+SELECT EXISTS (
+    SELECT FROM charges c WHERE c.merchant = %(merchant)s AND c.number = %(number)s),
   t.store, t.store_code, t.id, m.name, s.value::integer,
   p.code, p.resident, p.device, p.voucher, p.expires_at, p.used_at, p.minor_until {more}
 FROM merchants m
 LEFT JOIN (SELECT t.id, t.store, t.merchant, t.code, s.code AS store_code
            FROM tills t JOIN stores s ON s.id = t.store WHERE t.open AND s.open) t
-  ON t.merchant = m.id AND t.code = %(till)s
+  ON t.merchant = %(merchant)s AND t.code = %(till)s
 LEFT JOIN settings s ON s.name = 'confirm_points'
 LEFT JOIN LATERAL (
   SELECT c.code, c.resident, c.device, c.voucher, c.expires_at, c.used_at,

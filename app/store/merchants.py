@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, text
 
 from app.store.db import fetch
+from app.store.providers import SPENT
 from ledger.accounts import AccountKind, Asset
 
 STATES = ("applied", "approved", "suspended", "closed")
@@ -109,9 +111,8 @@ _CONTRACT = (
 )
 # On every charge's way: the driver's own SQL.
 _KEY = """
-SELECT encode(m.id, 'hex'), m.code, m.state, k.till, k.algorithm, k.public_key, k.revoked_at,
-  m.sandbox
-FROM merchant_keys k JOIN merchants m ON m.id = k.merchant WHERE k.key_id = %s"""
+  encode(m.id, 'hex'), m.code, m.state, k.till, k.algorithm, k.public_key, k.revoked_at, m.sandbox
+FROM merchant_keys k JOIN merchants m ON m.id = k.merchant WHERE k.key_id = %(key_id)s"""
 _TILL = """
 SELECT t.id, t.store, t.code FROM tills t JOIN stores s ON s.id = t.store
 WHERE t.merchant = %s AND t.code = %s AND t.open AND s.open"""
@@ -252,8 +253,19 @@ def count_low(tx: Connection) -> int:
 
 def find_key(tx: Connection, key_id: str) -> Key | None:
     """The key of this id, revoked or not."""
-    rows = fetch(tx, _KEY, (key_id,))
-    return Key(Partner(*rows[0][:4]), *rows[0][4:]) if rows else None
+    rows = fetch(tx, f"SELECT {_KEY}", {"key_id": key_id})
+    return _key(rows[0]) if rows else None
+
+
+def spend_key(alone: Connection, key_id: str, nonce: str, now: datetime) -> tuple[bool, Key] | None:
+    """The same with `providers.spend_nonce` in one statement: whether the nonce was new, and the
+    key."""
+    rows = fetch(alone, SPENT + _KEY, {"key_id": key_id, "nonce": nonce, "now": now})
+    return (rows[0][0], _key(rows[0][1:])) if rows else None
+
+
+def _key(row: Sequence[Any]) -> Key:
+    return Key(Partner(*row[:4]), *row[4:])
 
 
 def add_key(

@@ -16,6 +16,17 @@ WHERE set_config('synchronous_commit', 'off', true) = 'off'
 ON CONFLICT DO NOTHING RETURNING 1"""
 
 
+SPENT = """
+WITH spent AS (
+  INSERT INTO nonces (key_id, nonce, seen_at) SELECT %(key_id)s, %(nonce)s, %(now)s
+  WHERE set_config('synchronous_commit', 'off', true) = 'off'
+  ON CONFLICT DO NOTHING RETURNING 1)
+SELECT EXISTS (SELECT FROM spent), """
+"""Before the columns of a key's query: take a nonce in the same go; first whether it was new."""
+
+_KEY = "provider, algorithm, public_key, revoked_at FROM provider_keys WHERE key_id = %(key_id)s"
+
+
 class ProviderKey(NamedTuple):
     """A key a provider's requests are verified with: `algorithm` is ed25519 or rsa-sha256,
     `public_key` its SubjectPublicKeyInfo in DER."""
@@ -84,12 +95,16 @@ def revoke_key(tx: Connection, key_id: str, at: datetime) -> bool:
 
 def find_key(tx: Connection, key_id: str) -> ProviderKey | None:
     """The key of this id, revoked or not."""
-    rows = fetch(
-        tx,
-        "SELECT provider, algorithm, public_key, revoked_at FROM provider_keys WHERE key_id = %s",
-        (key_id,),
-    )
+    rows = fetch(tx, f"SELECT {_KEY}", {"key_id": key_id})
     return ProviderKey(*rows[0]) if rows else None
+
+
+def spend_key(
+    alone: Connection, key_id: str, nonce: str, now: datetime
+) -> tuple[bool, ProviderKey] | None:
+    """`find_key` and `spend_nonce` in one statement: whether the nonce was new, and the key."""
+    rows = fetch(alone, SPENT + _KEY, {"key_id": key_id, "nonce": nonce, "now": now})
+    return (rows[0][0], ProviderKey(*rows[0][1:])) if rows else None
 
 
 def remember_nonce(tx: Connection, key_id: str, nonce: str, now: datetime) -> bool:

@@ -12,6 +12,7 @@ from threading import Barrier
 import pytest
 from sqlalchemy import text
 
+from app.flows.charge import charge as charging
 from app.flows.charge.timeout import time_out
 from app.flows.check import check_database
 from app.flows.erase import erase
@@ -174,6 +175,11 @@ def test_a_charge_takes_points_from_the_resident_and_the_allowance(shop, pay, po
     line = "SELECT (kind, number, origin, points, encode(entry, 'hex'))::text FROM bill_lines"
     assert value(line) == f'(charge,sale-one,"",130,{told["entry_id"]})'
     assert shop.get("charges/sale-one").json == told
+
+
+def test_a_plain_charge_needs_no_transaction_around_its_statements(pay, monkeypatch):
+    monkeypatch.setattr(charging, "transact", None)
+    assert pay(130).status_code == 200
 
 
 def test_the_points_that_expire_first_are_spent_first(pay, me):

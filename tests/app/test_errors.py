@@ -9,12 +9,13 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from limits.storage import RedisStorage
 from sqlalchemy import text
 
 from app import create_app
 from app.config import Mode
 from app.errors import PROBLEMS, ProblemSchema, field_errors
-from app.limits import PUBLIC, Limits, TooManyRequestsError
+from app.limits import PUBLIC, Limits, Policy, TooManyRequestsError
 
 LOGIN = "/api/v1/sandbox/login"
 
@@ -179,6 +180,20 @@ def test_a_caller_past_the_limit_waits_and_others_do_not(app):
         counters.hit(few, name)
     assert 0 < refusal.value.retry_after_s <= 60
     assert counters.hit(few, name + "b").remaining == 1
+
+
+def test_who_asks_much_is_counted_ahead_and_no_less(app, monkeypatch):
+    one, other = (Limits(app.extensions["puhui"].redis) for _ in range(2))
+    many, caller = Policy("many", 20_000), f"caller-{id(app)}"
+    trips = []
+    count = RedisStorage.incr
+    monkeypatch.setattr(RedisStorage, "incr", lambda *args: trips.append(1) or count(*args))
+    assert [one.hit(many, caller).remaining for _ in range(100)] == [*range(19_999, 19_899, -1)]
+    assert len(trips) < 20
+    assert other.hit(many, caller).remaining <= 19_899
+    monkeypatch.setattr(RedisStorage, "incr", lambda *_: many.amount + 1)
+    with pytest.raises(TooManyRequestsError):
+        other.hit(many, caller + "b")
 
 
 def test_rate_fields_are_the_ietf_ones_and_retry_after_comes_only_with_a_refusal(app):

@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from sqlalchemy import text
 
-from app.auth import Received, verify_request
+from app.auth import AuthError, Received, verify_request
 from app.flows.partner.standing import PartnerError, at_till
 from app.flows.public_key import key_id
 from app.store import merchants, providers
@@ -106,6 +106,37 @@ def test_two_statements_and_no_transaction_around_them_tell_who_signed(shop, cit
     monkeypatch.setattr(psycopg.Cursor, "execute", note)
     verify_request(city.engine, now, header, received, merchants.find_key)
     assert sent == [("SELECT", True), ("INSERT", True)]
+
+
+def test_of_a_key_seen_before_one_statement_tells_all(shop, city, monkeypatch):
+    received, now = Received("GET", "/api/v1/merchant/profile", b""), city.clock()
+    both = merchants.find_key, merchants.spend_key
+
+    def ask(header):
+        return verify_request(city.engine, now, header, received, *both).partner.code
+
+    def signed():
+        return shop.headers("GET", received.path_query)["Authorization"]
+
+    ask(signed())
+    sent, execute = [], psycopg.Cursor.execute
+
+    def note(cursor, query, *args, **kwargs):
+        sent.append(cursor.connection.autocommit)
+        return execute(cursor, query, *args, **kwargs)
+
+    monkeypatch.setattr(psycopg.Cursor, "execute", note)
+    header = signed()
+    assert ask(header) == shop.code
+    assert sent == [True]
+    with pytest.raises(AuthError) as replayed:
+        ask(header)
+    assert replayed.value.code == "NONCE_REPLAYED"
+    with city.engine.begin() as tx:
+        assert merchants.revoke_key(tx, shop.id, shop.key_id, now)
+    with pytest.raises(AuthError) as revoked:
+        ask(signed())
+    assert revoked.value.code == "KEY_REVOKED"
 
 
 def test_a_nonce_does_not_wait_for_the_disk_and_nothing_else_is_changed_by_that(city):
