@@ -10,7 +10,9 @@ has no signature, JSON, rules, keys, or conflicts.
 from __future__ import annotations
 
 import multiprocessing
+import threading
 import time
+from bisect import bisect_left
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import count
@@ -28,6 +30,7 @@ from bench.stage import BATCH, Provider, Result, Stage, activities
 CONNECTIONS = 2  # a provider
 CONNECTION = 8  # batches over each
 BATCHES = CONNECTIONS * CONNECTION
+_UNSEALED_S = 2  # no entry waits longer for the sealer, as is promised
 _WARM = 1  # of each connection's batches: not counted
 
 # What a batch writes: each table with its columns' types.
@@ -43,9 +46,11 @@ _TABLES = {
 
 
 def measure(stage: Stage) -> list[Result]:
-    """Activities a second of two providers, of one, and of the floor."""
+    """Activities a second of two providers, of one, and of the floor; how far sealing fell behind
+    both, beside what is promised."""
     with running(stage.config, workers=4, threads=2) as url:
-        both = send(stage, url, stage.providers, first=0)
+        with _watching(stage) as unsealed_s:
+            both = send(stage, url, stage.providers, first=0)
         one = send(stage, url, stage.providers[:1], first=BATCHES * BATCH)
     while stage.sealer.seal(stage.now()):
         pass
@@ -53,7 +58,46 @@ def measure(stage: Stage) -> list[Result]:
     return [
         Result("ingest over HTTP, 2 providers", both, "activities/s", floor, both / floor),
         Result("ingest over HTTP, 1 provider", one, "activities/s", floor, one / floor),
+        Result(
+            "oldest unsealed, at full load",
+            1000 * max(unsealed_s),
+            "ms",
+            1000 * _UNSEALED_S,
+            max(unsealed_s) / _UNSEALED_S,
+        ),
     ]
+
+
+@contextmanager
+def _watching(stage: Stage) -> Iterator[list[float]]:
+    """Every 50 ms, how long the oldest entry that is not sealed has waited, in seconds.
+
+    It came no later than the first look that found an entry of its number or a later one; one that
+    was written beside it and committed later counts as older than it is.
+    """
+    assert stage.config.owner_url
+    waited, over = [0.0], threading.Event()
+    newest: list[int] = []  # the greatest arrival number at each look
+    looks: list[float] = []
+
+    def look() -> None:
+        with psycopg.connect(dsn, autocommit=True) as connection:
+            while not over.wait(0.05):
+                row = connection.execute("SELECT min(arrival), max(arrival) FROM outbox").fetchone()
+                if row is None or row[0] is None:
+                    continue
+                looks.append(time.perf_counter())
+                newest.append(max(row[1], newest[-1] if newest else 0))
+                waited.append(looks[-1] - looks[bisect_left(newest, row[0])])
+
+    dsn = stage.config.owner_url.replace("+psycopg", "")
+    watcher = threading.Thread(target=look)
+    watcher.start()
+    try:
+        yield waited
+    finally:
+        over.set()
+        watcher.join()
 
 
 def send(stage: Stage, url: str, senders: tuple[Provider, ...], first: int) -> float:

@@ -65,7 +65,7 @@ _STEPS: tuple[tuple[str, ModuleType, str], ...] = (
     ("postings, outbox", entries, "append"),
     ("openings", people, "put_openings"),
     ("acts", acts, "put"),
-    ("outcomes", credit, "credit"),
+    ("outcomes", accept, "credit"),
     ("receipt", accept, "_answer"),
     ("receipt stored", batches, "store"),
     ("arrival clock", delays_store, "add"),
