@@ -61,9 +61,10 @@ class Sets:
     """The sets of one database. Every method may raise RedisError."""
 
     def __init__(self, client: redis.Redis, database: str) -> None:
-        """`database` keeps cities apart that share one Redis."""
+        """`database` keeps cities apart that share one Redis; in braces, as the part of the name
+        that a cluster hashes: scripts and transactions here touch several keys."""
         self._redis: Any = client  # its stubs promise awaitables
-        self._root = f"puhui:{database}:ranking:"
+        self._root = f"puhui:{{{database}}}:ranking:"
 
     def place(self) -> Place | None:
         """What the sets are true for; None if there are none."""
