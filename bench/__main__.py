@@ -25,6 +25,7 @@ from bench import (
     charges,
     ingest,
     memory,
+    pressure,
     quantify,
     residents,
     seal,
@@ -45,6 +46,7 @@ PARTS = {
         backtest,
         residents,
         charges,
+        pressure,
         age,
     )
 }
@@ -71,6 +73,7 @@ TARGETS = {
     "statement page": "ratio ≥ 0.5",
     "entry detail": "ratio ≥ 0.5",
     "receipt": "ratio ≥ 0.5",
+    "read beside a flood, p99": "ratio ≤ 1.5",
     "home, p99": "ratio < 1.5",
     "statement page, p99": "ratio < 1.5",
     "entry detail, p99": "ratio < 1.5",
