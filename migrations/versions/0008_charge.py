@@ -20,7 +20,8 @@ _SHARED = (
 # their points of each bucket, the code and the number. Whoever came first changed one of them, and
 # the charge is then to be looked at anew: serialization_failure. The merchant's allowance is the
 # last balance that `append_entries` changes, so that its row is locked for no longer than the rest
-# of this statement and its commit.
+# of this statement and its commit. Each row here is found by its key: a plan that a session made
+# while a table was empty would go through all of it, for as long as nobody analyzes it.
 _PAY = """
 CREATE FUNCTION pay_charge(
   one charges, shown bytea, wallet_buckets integer[], wallet_amounts bigint[], day integer,
@@ -28,7 +29,7 @@ CREATE FUNCTION pay_charge(
   entry_ids bytea[], entry_kinds text[], payloads bytea[], leaf_hashes bytea[],
   line_entries integer[], line_amounts bigint[], line_accounts bytea[], line_buckets integer[],
   line_kinds smallint[], line_assets smallint[]
-) RETURNS bigint LANGUAGE plpgsql AS $$
+) RETURNS bigint LANGUAGE plpgsql SET enable_seqscan = off AS $$
 DECLARE
   arrivals bigint[];
   is_same boolean;
