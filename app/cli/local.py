@@ -109,11 +109,12 @@ def started(
     host: str = "127.0.0.1",
     port: int = 0,
     workers: int = 1,
-    threads: int = 4,
+    threads: int | None = None,
     worker: bool = True,
     log: Path | None = None,
 ) -> Iterator[Server]:
-    """Start web processes and the worker (port 0: any free one); end them after.
+    """Start web processes and the worker (port 0: any free one; threads None: as the settings
+    say); end them after.
 
     What they print goes to the file `log`, or to the terminal. Raises click.ClickException if the
     port is taken or a child does not come up.
@@ -127,7 +128,8 @@ def started(
     ]  # fmt: skip
     commands = [web, [sys.executable, "-m", "app.cli", "worker"]] if worker else [web]
     with ExitStack() as stack:
-        config = replace(stack.enter_context(stand_in.beside(config)), threads=threads)
+        config = stack.enter_context(stand_in.beside(config))
+        config = replace(config, threads=threads or config.threads)
         server = Server(
             f"http://{f'[{host}]' if ':' in host else host}:{port}",
             tuple(stack.enter_context(_child(command, config, log)) for command in commands),
@@ -138,7 +140,7 @@ def started(
 
 @contextmanager
 def running(
-    config: Config, port: int = 0, workers: int = 1, threads: int = 4, worker: bool = True
+    config: Config, port: int = 0, workers: int = 1, threads: int | None = None, worker: bool = True
 ) -> Iterator[str]:
     """What `started` starts, when only its base URL is of interest."""
     with started(config, "127.0.0.1", port, workers, threads, worker) as server:
