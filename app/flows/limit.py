@@ -26,7 +26,9 @@ def limit(
     for item in items:
         item.counters = needs(item.version, item.activity)
         if item.counters:
-            wanted.setdefault(item.who.resident, {}).update(dict.fromkeys(item.counters))
+            asked = wanted.setdefault(item.who.resident, {})
+            for key in item.counters:
+                asked[key] = None
     usage.lock(tx, lock_names({id(item.version): item.version for item in items}.values()))
     items = _drop_same_acts(tx, vault, provider, items, result)
     counted = usage.read(tx, wanted)
