@@ -256,5 +256,9 @@ def test_no_history_breaks_the_books(begin_again, tmp_path):
         suppress_health_check=list(HealthCheck),
         database=None,
     )
-    run_state_machine_as_test(InThisTown, settings=limits)
-    assert seen.keys() >= {*Kind} - UNTRIED | {"settlement", "owed", "repaid"}
+    wanted = {*Kind} - UNTRIED | {"settlement", "owed", "repaid"}
+    for _ in range(5):  # chance may leave out what few histories meet
+        run_state_machine_as_test(InThisTown, settings=limits)
+        if seen.keys() >= wanted:
+            break
+    assert seen.keys() >= wanted

@@ -1081,6 +1081,9 @@ def test_no_history_of_a_market_makes_or_loses_a_point(begin_again, tmp_path):
         suppress_health_check=list(HealthCheck),
         database=None,
     )
-    run_state_machine_as_test(InThisTown, settings=limits)
-    print(sorted(seen.items()))
-    assert {one.split()[0] for one in seen if seen[one]} >= OFTEN
+    for _ in range(5):  # chance may leave out what few histories meet
+        run_state_machine_as_test(InThisTown, settings=limits)
+        print(sorted(seen.items()))
+        if OFTEN <= (met := {one.split()[0] for one in seen if seen[one]}):
+            break
+    assert met >= OFTEN
