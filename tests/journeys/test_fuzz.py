@@ -43,6 +43,7 @@ from app.flows.public_key import PublicKey, key_id
 from app.flows.seal import Sealer
 from app.flows.voucher.show import show
 from app.store import admins, vouchers
+from app.store.cases import Finding, open_case
 from app.store.merchants import Contract, Partner
 from app.store.settings import put as put_setting
 from scenarios import load
@@ -74,6 +75,7 @@ IN_STEPS = (  # what a request cannot do that knows nothing of the one before it
     "/vouchers/{voucher}/code", "POST /api/v1/merchant/uses", "/return", "/uses/offline",
     "POST /api/v1/merchant/voids",
     "POST /api/v1/merchant/charges", "POST /api/v1/merchant/refunds", "/decline",
+    "/uphold", "/dismiss",
     "/webhooks/{webhook}/test", "/webhooks/{webhook}/replay", "/events/{event}/replay",
 )  # fmt: skip
 YESTERDAY = utc_now() - timedelta(days=1)
@@ -165,7 +167,11 @@ def known(still_town, bikes, rider, shop, sessions):
     with still_town.engine.begin() as tx:
         template = {"id": "template-1", "fields": {"thing1": "text"}}
         put_setting(tx, "template.points.expiring", template, 0, utc_now())
-    (credited,) = bikes.batch("a-batch", RIDE).json()["outcomes"]
+    # the first may be corrected away by whoever knows its id; the others are there to be spent
+    others = (
+        {"id": f"own-{day}", "occurred_at": f"2026-01-{day}T08:00:00Z"} for day in range(10, 14)
+    )
+    credited, *_ = bikes.batch("a-batch", RIDE, *(RIDE | one for one in others)).json()["outcomes"]
     sell_yesterday(still_town, shop, rider.account)
     Sealer(still_town.engine, still_town.vault, still_town.config.head_file).seal(utc_now())
     return {
@@ -196,6 +202,7 @@ def known(still_town, bikes, rider, shop, sessions):
         "scope": "*",
         "out_request_no": "sale-0000",
         "out_refund_no": give_back(shop),
+        "case": doubted(still_town, shop),
         **endpoint_of(shop),
         **ordered(still_town, shop, rider, sessions),
         **taken(still_town, shop, rider),
@@ -244,6 +251,13 @@ def ordered(town, shop, rider, sessions):
         answer = town.http.post(path, json=document, headers=headers)
         assert answer.status_code in (200, 201), answer.text
     return {"reward": made, "order": answer.json()["id"]}
+
+
+def doubted(town, shop):
+    """A case that a reviewer has to decide; its id."""
+    found = Finding("fraud", "till", "a test", shop.id, {"charges": "31"})
+    with town.engine.begin() as tx:
+        return open_case(tx, found, utc_now())
 
 
 def endpoint_of(shop):
