@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from statistics import median
@@ -50,12 +51,13 @@ def bare(config: Config, resident: str, workers: int = 1, threads: int = 2) -> I
     """The floor's server over this database; a resident is asked for until it answers."""
     port = 18_000 + time.time_ns() % 20_000
     command = [
-        sys.executable, "-m", "granian", "--interface", "wsgi", "--host", "127.0.0.1",
-        "--port", str(port), "--workers", str(workers), "--blocking-threads", str(threads),
-        "--no-ws", "--log-level", "warning", "bench.bare:app",
+        sys.executable, "-m", "granian", "--interface", "rsgi", "--host", "127.0.0.1",
+        "--port", str(port), "--workers", str(workers), "--no-ws", "--log-level", "warning",
+        "bench.bare:door",
     ]  # fmt: skip
     root = Path(__file__).resolve().parents[1]
-    process = subprocess.Popen(command, env=environment(config), cwd=root)
+    settings = environment(replace(config, threads=threads))
+    process = subprocess.Popen(command, env=settings, cwd=root)
     url = f"http://127.0.0.1:{port}"
     try:
         for _ in range(100):

@@ -9,9 +9,14 @@ from __future__ import annotations
 import os
 
 from flask import Flask, request
+from prometheus_client import CollectorRegistry
 from sqlalchemy import create_engine, text
 
+from app.door import Door
+
 app = Flask(__name__)
+app.config["MAX_CONTENT_LENGTH"] = 1024 * 1024
+door = Door(app, CollectorRegistry(), int(os.environ["PUHUI_THREADS"]))  # the same server as ours
 _engine = create_engine(os.environ["DATABASE_URL"])
 _INSERT = text("INSERT INTO bare_writes (number, body) VALUES (:number, :body)")
 _ROW_BYTES = 1_200
