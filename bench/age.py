@@ -27,11 +27,11 @@ from rich.progress import Progress
 from sqlalchemy import text
 
 from app import create_app
-from app.auth import Received, sign
 from app.config import CITY_ZONE
 from app.flows import pay_code
 from app.flows.accept import Batch, accept
 from app.flows.tokens import issue_access_token
+from app.signature import Received, sign
 from app.store.embedded import APP_ROLE
 from bench import disk
 from bench.charges import open_shop

@@ -23,12 +23,12 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from sqlalchemy import Connection
 
-from app.auth import Received, sign
 from app.cli.local import running
 from app.config import CITY_ZONE
 from app.flows import pay_code
 from app.flows.reward.make import make
 from app.flows.tokens import issue_access_token
+from app.signature import Received, sign
 from app.store import budgets, entries, merchants, premises, rewards
 from bench.balance import bare
 from bench.ingest import reporting

@@ -22,9 +22,9 @@ import httpx
 import orjson
 import psycopg
 
-from app.auth import Received, sign
 from app.cli.client import read_private_key
 from app.cli.local import running
+from app.signature import Received, sign
 from bench.stage import BATCH, Provider, Result, Stage, activities
 
 CONNECTIONS = 2  # a provider

@@ -24,11 +24,11 @@ from rich.console import Console
 from rich.table import Table
 
 from app import auth, create_app
-from app.api import wire
-from app.auth import Received, sign
+from app.api import strict_json
 from app.cli.client import read_private_key
 from app.flows import accept, credit, limit
 from app.flows.process import collect_seldom
+from app.signature import Received, sign
 from app.store import acts, batches, entries, people, usage
 from app.store import delays as delays_store
 from app.store.embedded import APP_ROLE
@@ -41,7 +41,7 @@ _PATH = "/api/v1/batches"
 # Each step with what it is in the program: functions that are called once a batch, or a few times.
 _STEPS: tuple[tuple[str, ModuleType, str], ...] = (
     ("signature and nonce", auth, "verify_request"),
-    ("JSON", wire, "read_json"),
+    ("JSON", strict_json, "read_json"),
     ("claim of the batch", batches, "claim"),
     ("shape, keyed subject", accept, "_read"),
     ("version, quantify, entry id", credit, "_quantify"),

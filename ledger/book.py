@@ -77,11 +77,8 @@ class Book:
         The hot path of an audit. The caller has seen to its id, and keeps it.
         """
         scenario, version, digest, vintage, budget, bucket = terms
-        if (
-            self.published.get((scenario, version)) != digest
-            or resident in self._debts
-            or resident in self.erased
-        ):
+        barred = resident in self._debts or resident in self.erased
+        if barred or self.published.get((scenario, version)) != digest:
             return False
         wallet = _account(Account, (_WALLET, resident))
         if points:

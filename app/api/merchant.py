@@ -25,12 +25,13 @@ from app.api.partner_forms import (
     profile,
 )
 from app.api.wire import Blueprint, Pattern, answer, stamp
-from app.auth import AuthError, head_office, holds, received, verify_request
+from app.auth import head_office, received, verify_request
 from app.auth import merchant as any_key
 from app.errors import Problem
 from app.flows import public_key
 from app.flows.partner import keys, staff, stores
 from app.flows.partner.apply import Application, apply
+from app.signature import AuthError, holds
 from app.store import merchants, premises
 from app.store.db import transact
 from app.store.merchants import Key, Merchant, Partner

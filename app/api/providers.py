@@ -10,6 +10,7 @@ import marshmallow as ma
 from flask import Response, current_app, g, request
 
 from app import limits
+from app.api.strict_json import read_body
 from app.api.wire import (
     Blueprint,
     PageArgs,
@@ -18,14 +19,14 @@ from app.api.wire import (
     cursor_of,
     page,
     place_of,
-    read_body,
     stamp,
 )
-from app.auth import canonical_request, parse_signature, received, signed
+from app.auth import received, signed
 from app.errors import Problem
 from app.flows.accept import Batch, accept
 from app.flows.backlog import Backlog
 from app.flows.correct import correct
+from app.signature import canonical_request, parse_signature
 from app.store import batches
 from app.wiring import wired
 

@@ -14,6 +14,7 @@ from flask import Response, g, request
 from sqlalchemy import Connection
 
 from app import limits, wechat
+from app.api.strict_json import read_json
 from app.api.wire import (
     Blueprint,
     PageArgs,
@@ -24,7 +25,6 @@ from app.api.wire import (
     cursor_of,
     page,
     place_of,
-    read_json,
     stamp,
 )
 from app.auth import resident

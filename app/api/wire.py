@@ -1,4 +1,4 @@
-"""JSON on the wire and values inside: the strict reading of bodies, the one writing of answers.
+"""JSON on the wire and values inside: what routes are made of, the one writing of answers.
 
 Ids and amounts are strings (JavaScript loses integers above 2^53); an instant is RFC 3339 with the
 city's offset and has its business date beside it.
@@ -7,7 +7,6 @@ city's offset and has its business date beside it.
 from __future__ import annotations
 
 import hmac
-import json
 import re
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Callable, Mapping
@@ -23,14 +22,15 @@ from sqlalchemy import Connection
 from webargs.flaskparser import FlaskParser
 
 from app import auth
+from app.api.strict_json import read_body
 from app.config import CITY_ZONE
 from app.errors import Problem, field_errors
 from app.flows.once import Answer, Repeat, once
+from app.signature import canonical_request
 from app.wiring import wired
 
 MAX_PAGE = 50
 FOREVER = "public, max-age=31536000, immutable"  # Cache-Control of what never changes
-_INT_DIGITS = 20  # int64 has 19 and a sign
 
 
 def answer(value: Any, status: int = 200) -> Response:
@@ -110,67 +110,6 @@ def moment_of(cursor: str | None) -> tuple[datetime, str] | None:
 def bad_cursor() -> Problem:
     """The refusal of a cursor that this list never gave out."""
     return Problem("CURSOR_INVALID", "the cursor is not one that this list gave out")
-
-
-def read_json(raw: bytes) -> Any:
-    """Strict RFC 8259 with unique member names (RFC 7493). Raises Problem JSON_MALFORMED.
-
-    What is JSON to many senders but no number to us (NaN, thirty digits) comes through as a float,
-    which no field accepts: one bad activity then is one rejection and not the end of its batch.
-    """
-    try:
-        fast = orjson.loads(raw)
-        if orjson.dumps(fast) == raw:  # nothing was lost: no name stood twice, no digit too many
-            return fast
-    except (orjson.JSONDecodeError, orjson.JSONEncodeError):
-        pass  # not strict JSON, or nested deeply: what is wrong, or good enough, is said below
-    try:
-        value: Any = _DECODER.decode(raw.decode())
-        if _SURROGATE.search(raw):
-            json.dumps(value, ensure_ascii=False).encode()
-        return value
-    except UnicodeError:
-        detail = "the body is not UTF-8, or holds half of a surrogate pair"
-    except json.JSONDecodeError as exc:
-        detail = f"the body is not JSON: {exc.msg} at character {exc.pos}"
-    except RecursionError:
-        detail = "the body is nested too deeply"
-    except _DuplicateNameError as exc:
-        detail = f"the body names a member twice in one object: {str(exc)[:64]!r}"
-    raise Problem("JSON_MALFORMED", detail)
-
-
-class _DuplicateNameError(Exception):
-    pass
-
-
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    made = dict(pairs)
-    if len(made) != len(pairs):
-        names = [name for name, _ in pairs]
-        raise _DuplicateNameError(next(name for name in names if names.count(name) > 1))
-    return made
-
-
-def _integer(digits: str) -> int | float:
-    return int(digits) if len(digits) <= _INT_DIGITS else float("inf")
-
-
-_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
-_DECODER = json.JSONDecoder(object_pairs_hook=_object, parse_int=_integer)
-
-
-def read_body(req: Request) -> Any:
-    """The JSON of a request's body. Raises Problem CONTENT_TYPE, JSON_MALFORMED."""
-    if req.mimetype != "application/json":
-        raise Problem("CONTENT_TYPE", "send the body as application/json")
-    if req.headers.get("Content-Encoding", "identity").lower() != "identity":
-        raise Problem(
-            "CONTENT_TYPE",
-            "send the body as it is signed, without a Content-Encoding",
-            headers={"Accept-Encoding": "identity"},
-        )
-    return read_json(req.get_data())
 
 
 class Pattern(ma.validate.Regexp):
@@ -269,7 +208,7 @@ def repeatable(view: View) -> View:
                 "send an Idempotency-Key of 8 to 64 of A-Z a-z 0-9 . _ - that names this request",
             )
         asked = auth.received()
-        whole = auth.canonical_request(asked.method, asked.path_query, "", "", asked.body)
+        whole = canonical_request(asked.method, asked.path_query, "", "", asked.body)
         # keyed: a plain hash of a short body tells what the body was
         g.repeat = Repeat(g.caller, key, hmac.digest(wired().vault.ids, whole, "sha256"))
         return view(*args, **kwargs)

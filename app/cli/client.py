@@ -17,8 +17,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
-from app.auth import Received, sign
 from app.clock import Clock, utc_now
+from app.signature import Received, sign
 
 PrivateKey = Ed25519PrivateKey | RSAPrivateKey
 

@@ -11,11 +11,11 @@ from typing import Any
 import httpx
 import orjson
 
-from app.auth import Received, sign
 from app.cli.client import ProviderError
 from app.clock import Clock
 from app.flows.partner.sandbox import private_key, public_key
 from app.flows.public_key import key_id
+from app.signature import Received, sign
 
 
 class MerchantClient:

@@ -10,10 +10,10 @@ from typing import BinaryIO
 
 import click
 
-from app.auth import AuthError, Received, canonical_request, parse_signature
-from app.auth import sign as sign_request
 from app.cli.client import ProviderError, read_private_key
 from app.cli.clock import now
+from app.signature import AuthError, Received, canonical_request, parse_signature
+from app.signature import sign as sign_request
 
 _SHOWN = 40  # bytes of the body
 

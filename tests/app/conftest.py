@@ -22,7 +22,6 @@ from sqlalchemy import text
 from werkzeug.test import TestResponse
 
 from app import create_app
-from app.auth import Received, sign
 from app.flows.enroll import enroll
 from app.flows.join import add_resident
 from app.flows.login import hash_token
@@ -34,6 +33,7 @@ from app.flows.partner.keys import add_key
 from app.flows.partner.stores import put_store, put_till
 from app.flows.public_key import PublicKey, key_id
 from app.flows.tokens import issue_access_token
+from app.signature import Received, sign
 from app.store import admins, budgets, entries, merchants, providers
 from ledger.entries import instant
 from ledger.transfers import adjust

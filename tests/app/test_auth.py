@@ -12,16 +12,9 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.rsa import generate_private_key
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from app.auth import (
-    AuthError,
-    Received,
-    canonical_request,
-    parse_signature,
-    read_access_token,
-    sign,
-    verify_request,
-)
+from app.auth import read_access_token, verify_request
 from app.flows.tokens import issue_access_token
+from app.signature import AuthError, Received, canonical_request, parse_signature, sign
 from app.store import providers
 
 PATH = "/api/v1/activities/unclaimed"

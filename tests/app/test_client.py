@@ -11,9 +11,9 @@ from click.testing import CliRunner
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
-from app.auth import canonical_request, parse_signature
 from app.cli import puhui
 from app.cli.client import ATTEMPTS, ProviderClient, ProviderError
+from app.signature import canonical_request, parse_signature
 
 KEY = Ed25519PrivateKey.generate()
 PEM = KEY.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())

@@ -51,6 +51,7 @@ def test_a_problem_type_can_be_looked_up(client):
 SOURCE = Path(__file__).resolve().parents[2] / "app"
 ASKED = (
     "auth.py",
+    "signature.py",
     "limits.py",
     "api/*.py",
     *(f"flows/{name}.py" for name in ("accept", "correct", "credit", "document", "prove")),

@@ -14,9 +14,10 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from sqlalchemy import text
 
-from app.auth import AuthError, Received, verify_request
+from app.auth import verify_request
 from app.flows.partner.standing import PartnerError, at_till
 from app.flows.public_key import key_id
+from app.signature import AuthError, Received
 from app.store import merchants, providers
 from app.store.db import one_statement
 from app.store.merchants import Partner

@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.api.wire import cursor_of, instant, line, place_of, read_json, stamp
+from app.api.strict_json import read_json
+from app.api.wire import cursor_of, instant, line, place_of, stamp
 from app.errors import Problem
 
 

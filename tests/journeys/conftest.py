@@ -19,11 +19,11 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from sqlalchemy import Engine, create_engine
 
-from app.auth import Received, sign
 from app.cli.local import environment, prepare, running
 from app.clock import utc_now
 from app.config import Config
 from app.flows.enroll import enroll
+from app.signature import Received, sign
 from app.store import providers
 from app.store.catalogue import Registry
 from app.vault import Vault, open_vault

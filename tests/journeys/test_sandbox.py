@@ -20,7 +20,6 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from sqlalchemy import create_engine, text
 
 from app import create_app
-from app.auth import Received, sign
 from app.cli.client import ProviderError
 from app.cli.local import environment, prepare, running
 from app.cli.market import MARKET, open_market
@@ -40,6 +39,7 @@ from app.flows.partner.standing import PartnerError
 from app.flows.public_key import key_id
 from app.flows.webhook.emit import KINDS as WEBHOOK_KINDS
 from app.flows.webhook.emit import TEST
+from app.signature import Received, sign
 from app.store import providers
 from app.store.catalogue import Registry
 from app.store.rewards import KINDS as REWARD_KINDS

@@ -30,7 +30,6 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from sqlalchemy import Engine, create_engine, text
 
-from app.auth import Received, sign
 from app.cli.local import free_port, prepare, started
 from app.clock import utc_now
 from app.config import Config
@@ -44,6 +43,7 @@ from app.flows.partner.decide import decide
 from app.flows.partner.stores import put_store, put_till
 from app.flows.pay_code import REFRESH_S, digest_of, new_code
 from app.flows.public_key import PublicKey, key_id
+from app.signature import Received, sign
 from app.store import budgets, entries, merchants, pay_codes
 from app.store.merchants import Contract
 from app.store.pay_codes import PayCode
