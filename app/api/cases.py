@@ -14,6 +14,7 @@ from app.api.wire import (
     answer,
     answer_once,
     cursor_of,
+    line,
     moment_of,
     page,
     stamp,
@@ -56,7 +57,7 @@ class CasesArgs(MerchantCasesArgs):
 class CaseReasonSchema(ma.Schema):
     """Why a case is upheld or dismissed. It stays in the trail: it must name no resident."""
 
-    reason = ma.fields.String(required=True, validate=ma.validate.Length(1, 500))
+    reason = ma.fields.String(required=True, validate=line(500))
 
 
 class MerchantCaseSchema(ma.Schema):

@@ -12,7 +12,7 @@ from typing import Any
 import marshmallow as ma
 from flask import Response, g
 
-from app.api.wire import Blueprint, Pattern, answer, instant, stamp
+from app.api.wire import Blueprint, Pattern, answer, instant, line, stamp
 from app.auth import merchant
 from app.errors import PROBLEMS, Problem
 from app.flows.charge import charge as charging
@@ -87,9 +87,7 @@ class RefundArgs(ma.Schema):
     out_request_no = numbered("the number of the charge")
     points = amount()
     reason = ma.fields.String(
-        required=True,
-        validate=ma.validate.Length(1, 100),
-        metadata={"description": "name no person in it"},
+        required=True, validate=line(100), metadata={"description": "name no person in it"}
     )
     staff = coded("a manager's or owner's number, if you have named staff to us")
 

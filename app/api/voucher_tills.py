@@ -13,7 +13,7 @@ import marshmallow as ma
 from flask import Response, g
 
 from app.api.tills import coded, numbered
-from app.api.wire import Blueprint, Pattern, answer, stamp
+from app.api.wire import Blueprint, Pattern, answer, line, stamp
 from app.auth import merchant
 from app.errors import PROBLEMS, Problem
 from app.flows.partner.standing import PartnerError, at_till, needs_manager
@@ -68,9 +68,7 @@ class VoidArgs(ma.Schema):
     )
     code = _code(required=False)
     reason = ma.fields.String(
-        required=True,
-        validate=ma.validate.Length(1, 100),
-        metadata={"description": "name no person in it"},
+        required=True, validate=line(100), metadata={"description": "name no person in it"}
     )
     staff = coded("a manager's or owner's number, if you have named staff to us")
 

@@ -69,7 +69,8 @@ def test_the_list_is_filtered_and_paged(city, open_one, open_shop, rui):
 @pytest.mark.parametrize(("verb", "state"), [("uphold", "upheld"), ("dismiss", "dismissed")])
 def test_a_reviewer_decides_once_with_a_reason(verb, state, open_one, rui, desk, shop):
     one = open_one()
-    assert rui.post(f"cases/{one}/{verb}", {}).status_code == 422
+    for unsaid in ({}, {"reason": " "}, {"reason": "two\nlines"}):
+        assert rui.post(f"cases/{one}/{verb}", unsaid).status_code == 422
     said = {"reason": "looked at the till's journal"}
     made = rui.post(f"cases/{one}/{verb}", said, key="decide-once")
     shown = made.get_json()

@@ -574,6 +574,14 @@ def test_after_an_erasure_the_merchants_side_is_put_right(city, shop, pay, refun
     assert value("SELECT sum(points)::int FROM bill_lines") == 100
 
 
+@pytest.mark.parametrize("reason", ["", " ", " blank first", "two\nlines", "a\u202ebc", "x" * 101])
+def test_the_reason_of_a_refund_is_one_line_that_can_be_read(shop, pay, refund, reason):
+    pay(600, "sale-one")
+    refused = refund("sale-one", 1, "back-one", reason=reason)
+    assert (refused.status_code, refused.json["errors"][0]["field"]) == (422, "reason")
+    assert shop.get("refunds/back-one").status_code == 404
+
+
 @pytest.mark.parametrize(("make", "code"), [
     (lambda pay, shop: None, "CHARGE_UNKNOWN"),
     (lambda pay, shop: pay(5000, "sale-one"), "CHARGE_NOT_PAID"),

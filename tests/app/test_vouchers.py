@@ -359,6 +359,9 @@ def test_a_void_takes_a_code_and_only_unused_vouchers(li, on_offer, buy, shop):
     both = void(shop, code=code, voucher=two)
     assert refused(both) == (422, "VALIDATION_FAILED")
     assert refused(void(shop)) == (422, "VALIDATION_FAILED")
+    for unsaid in (" ", "two\nlines"):
+        broken = void(shop, voucher=two, reason=unsaid)
+        assert broken.get_json()["errors"][0]["field"] == "reason"
     assert refused(void(shop, voucher="0" * 32)) == (422, "VOUCHER_UNKNOWN")
 
 
