@@ -12,4 +12,4 @@ from app.door import Door
 
 _config = read_config(os.environ)
 app = create_app(_config)
-door = Door(app, app.extensions[REGISTRY], _config.threads)
+door = Door(app, app.extensions[REGISTRY], _config.threads, _config.intake)

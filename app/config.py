@@ -43,7 +43,8 @@ class Config:
     `notice_days` is how many whole days lie between publishing a scenario version and its first.
     `wechat_app_id` and `wechat_secret` are the mini-program's; without them nobody can log in.
     `webhook_loopback` lets a sandbox's webhooks go to this machine, over http too. `threads` is how
-    many requests a web process works on at once, batches apart.
+    many requests a web process works on at once, and `intake` how many batches besides, each in a
+    process of its own.
     """
 
     mode: Mode
@@ -61,6 +62,7 @@ class Config:
     wechat_secret: str = field(default="", repr=False)
     webhook_loopback: bool = False
     threads: int = 4
+    intake: int = 1
 
     @property
     def sandbox(self) -> bool:
@@ -104,6 +106,7 @@ def read_config(environ: Mapping[str, str]) -> Config:
         wechat_secret=environ.get("WECHAT_APP_SECRET", ""),
         webhook_loopback=_loopback(environ, mode),
         threads=max(1, _number(environ, "PUHUI_THREADS", 4, 64, "threads of a web process")),
+        intake=max(1, _number(environ, "PUHUI_INTAKE", 1, 16, "batch processes of a web process")),
     )
 
 

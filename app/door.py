@@ -2,8 +2,8 @@
 
 A WSGI server reads the body in the thread that answers, so four clients that send a byte a second
 hold four threads. Here the event loop reads bodies, each in its time and all in a bounded space; a
-thread takes whole requests only. There are two lines to stand in: provider batches, which take a
-thread for half a second each, and everything else, which so always finds a thread. Both are
+thread takes whole requests only. There are two lines to stand in: provider batches, whose threads
+only hand them on to processes of lower priority (`app.intake`), and everything else. Both are
 bounded, and who finds a line full is told when to come again.
 """
 
@@ -12,16 +12,15 @@ from __future__ import annotations
 import asyncio
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from functools import partial
-from io import BytesIO
 from itertools import chain
 from math import ceil
 from queue import SimpleQueue
 from tempfile import TemporaryFile
 from threading import Thread
-from typing import IO, Any, Final, NamedTuple
+from typing import IO, Final, NamedTuple
 
 import structlog
 from flask import Flask, Response
@@ -30,13 +29,15 @@ from granian._granian import RSGIProtocolClosed as ProtocolClosed
 from granian.rsgi import Scope
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
+from app.api.frame import METERS, Meters
 from app.errors import refusal
+from app.gateway import Headers, answering, environ_of
+from app.intake import EndedError, Intake
 
 BODY_S: Final = 30  # for the whole body; a phone on a slow line sends a picture in less
 BODIES_BYTES: Final = 64 * 1024 * 1024  # of all bodies that are being read
 WAITING: Final = 512  # requests that wait for a thread
-BATCHES: Final = 2  # batches at work: while one waits for the database the other computes
-BATCHES_WAITING: Final = 8
+BATCHES_WAITING: Final = 8  # for a process that works on batches
 LONG_BYTES: Final = 1024 * 1024  # an answer above this goes by way of a file
 PIECE_BYTES: Final = 64 * 1024
 MOST_WAIT_S: Final = 30  # that anybody is told to stay away
@@ -47,11 +48,19 @@ _FIRST_GUESS_S = 0.5  # a batch takes, until one was timed
 _BODILESS = frozenset({"GET", "HEAD"})
 
 
+class Short(NamedTuple):
+    """An answer that is sent at once."""
+
+    status: int
+    headers: Headers
+    body: bytes
+
+
 class Long(NamedTuple):
     """An answer that is sent from a file, at the reader's speed, with no thread held."""
 
     status: int
-    headers: list[tuple[str, str]]
+    headers: Headers
     file: IO[bytes]
 
 
@@ -64,14 +73,17 @@ class Asked(NamedTuple):
     answered: asyncio.Future[Long | None]
 
 
-class Line:
-    """Requests in the order they came, and the threads that take them.
+Answerer = Callable[[Asked], Long | None]
 
-    All but `work` is called on the event loop alone, so the numbers need no lock.
+
+class Line:
+    """Requests in the order they came, and what answers them: as many at once, a thread each.
+
+    All but `_work` is called on the event loop alone, so the numbers need no lock.
     """
 
-    def __init__(self, threads: int, most_waiting: int) -> None:
-        self.threads, self._most = threads, threads + most_waiting
+    def __init__(self, answerers: Sequence[Answerer], most_waiting: int) -> None:
+        self._answerers, self._most = answerers, len(answerers) + most_waiting
         self._queue: SimpleQueue[Asked] = SimpleQueue()
         self.inside = 0  # waiting or at work
         self._each_s = _FIRST_GUESS_S  # smoothed
@@ -81,15 +93,19 @@ class Line:
         """Whether one more may stand here."""
         return self.inside < self._most
 
-    async def stand(
-        self, door: Door, scope: Scope, proto: HTTPProtocol, body: bytes
-    ) -> Long | None:
+    def open(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Begin to answer."""
+        self._loop = loop
+        for answerer in self._answerers:
+            Thread(target=self._work, args=(answerer,), daemon=True).start()
+
+    async def stand(self, scope: Scope, proto: HTTPProtocol, body: bytes) -> Long | None:
         """Wait for a thread and until it has answered."""
         self.inside += 1
         began = time.monotonic()
-        ahead = 1 + (self.inside - 1) // self.threads
+        ahead = 1 + (self.inside - 1) // len(self._answerers)
         try:
-            answered: asyncio.Future[Long | None] = door.loop.create_future()
+            answered: asyncio.Future[Long | None] = self._loop.create_future()
             self._queue.put(Asked(scope, proto, body, answered))
             return await answered
         finally:
@@ -99,22 +115,21 @@ class Line:
     def come_again_s(self) -> int:
         """Seconds until there is room for one more, who knows that others were told so before:
         each who is sent away is told a later moment, and so they do not all come back at once."""
-        now, each = time.monotonic(), self._each_s / self.threads
+        now, each = time.monotonic(), self._each_s / len(self._answerers)
         first = now + (self.inside - self._most + 1) * each
         self._promised_until = max(self._promised_until, first) + each
         self._promised_until = min(self._promised_until, now + MOST_WAIT_S)
         return max(1, ceil(self._promised_until - now))
 
-    def work(self, door: Door) -> None:
-        """What each of the line's threads does for good."""
+    def _work(self, answerer: Answerer) -> None:
         while True:
             asked, left = self._queue.get(), None
             try:
-                left = door.answer(asked)
+                left = answerer(asked)
             except Exception as error:  # granian then answers 500
                 structlog.get_logger().error("unanswered", exc_info=error)
             with suppress(RuntimeError):  # the loop has ended, and with it the process
-                door.loop.call_soon_threadsafe(_finish, asked.answered, left)
+                self._loop.call_soon_threadsafe(_finish, asked.answered, left)
 
 
 def _finish(answered: asyncio.Future[Long | None], left: Long | None) -> None:
@@ -125,10 +140,13 @@ def _finish(answered: asyncio.Future[Long | None], left: Long | None) -> None:
 class Door:
     """The application behind its door: what granian is given as an RSGI application."""
 
-    def __init__(self, app: Flask, metrics: CollectorRegistry, threads: int) -> None:
+    def __init__(self, app: Flask, metrics: CollectorRegistry, threads: int, intake: int) -> None:
         self._wsgi = app.wsgi_app
         self._most_body: int = app.config["MAX_CONTENT_LENGTH"]
-        self._all, self._batches = Line(threads, WAITING), Line(BATCHES, BATCHES_WAITING)
+        self._meters: Meters = app.extensions[METERS]
+        self._all = Line([self._answer] * threads, WAITING)
+        handlers = [partial(self._hand_on, Intake()) for _ in range(intake)]
+        self._batches = Line(handlers, intake * BATCHES_WAITING)
         self._reading = 0  # bytes of bodies on their way
         self._refused = Counter(
             "puhui_refused", "Requests refused at the door", ["reason"], registry=metrics
@@ -138,14 +156,11 @@ class Door:
         for name, line in (("requests", self._all), ("batches", self._batches)):
             gauge = Gauge(f"puhui_{name}_inside", f"{name} waiting or at work", registry=metrics)
             gauge.set_function(partial(getattr, line, "inside"))
-        self.loop: asyncio.AbstractEventLoop
 
     def __rsgi_init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self.loop = loop
         sys.setswitchinterval(_SWITCH_S)
         for line in (self._all, self._batches):
-            for _ in range(line.threads):
-                Thread(target=line.work, args=(self,), daemon=True).start()
+            line.open(loop)
 
     async def __rsgi__(self, scope: Scope, proto: HTTPProtocol) -> None:
         body = b""
@@ -160,11 +175,11 @@ class Door:
         batch = scope.path == _BATCHES_PATH and scope.method == "POST"
         line = self._batches if batch else self._all
         if line.has_room():
-            left = await line.stand(self, scope, proto, body)
+            left = await line.stand(scope, proto, body)
             if left is not None:
                 await _stream(proto, left)
         elif batch:
-            detail = f"{BATCHES_WAITING} batches wait here already; send this one again later"
+            detail = "the places for batches are taken; send this one again later"
             self._refuse(proto, "CITY_BUSY", detail, line.come_again_s())
         else:
             detail = f"{WAITING} requests wait here already; send this one again later"
@@ -207,32 +222,45 @@ class Door:
         self._refused.labels(code).inc()
         _send(proto, refusal(code, detail, headers=headers))
 
-    def answer(self, asked: Asked) -> Long | None:
-        """Run the application for one request and send what it says, or return what is long."""
-        begun: list[Any] = []
+    def _answer(self, asked: Asked) -> Long | None:
+        """Run the application for one request."""
+        environ = environ_of(asked.scope)
+        with answering(self._wsgi, environ, asked.body) as (status, headers, pieces):
+            made = _gather(status, headers, pieces)
+        return _give(asked, made)
 
-        def start(status: str, headers: list[tuple[str, str]], _: Any = None) -> Any:
-            begun[:] = int(status[:3]), headers
-
-        pieces: Iterable[bytes] = self._wsgi(_environ(asked), start)
+    def _hand_on(self, intake: Intake, asked: Asked) -> Long | None:
+        """Have one request answered elsewhere. It is counted here, where /metrics is asked for."""
+        began = time.perf_counter()
         try:
-            parts, size, rest = [], 0, iter(pieces)
-            for piece in rest:
-                parts.append(piece)
-                size += len(piece)
-                if size > LONG_BYTES:
-                    break
-            status, headers = begun
-            if size > LONG_BYTES:
-                file = TemporaryFile()  # noqa: SIM115 (closed by who sends it)
-                file.writelines(chain(parts, rest))
-                file.seek(0)
-                return Long(status, headers, file)
-        finally:
-            if close := getattr(pieces, "close", None):
-                close()
-        asked.proto.response_bytes(status, headers, b"".join(parts))
-        return None
+            status, headers, body = intake.ask(environ_of(asked.scope), asked.body)
+        except EndedError as error:
+            self._refuse(asked.proto, "UNAVAILABLE", f"{error}; send it again as it is")
+            return None
+        took = time.perf_counter() - began
+        self._meters.count(asked.scope.method, asked.scope.path, status, took)
+        return _give(asked, _gather(status, headers, iter((body,))))
+
+
+def _gather(status: int, headers: Headers, pieces: Iterator[bytes]) -> Short | Long:
+    parts, size = [], 0
+    for piece in pieces:
+        parts.append(piece)
+        size += len(piece)
+        if size > LONG_BYTES:
+            file = TemporaryFile()  # noqa: SIM115 (closed by who sends it)
+            file.writelines(chain(parts, pieces))
+            file.seek(0)
+            return Long(status, headers, file)
+    return Short(status, headers, b"".join(parts))
+
+
+def _give(asked: Asked, made: Short | Long) -> Long | None:
+    """Send what is short; what is long is left to be sent."""
+    if isinstance(made, Long):
+        return made
+    asked.proto.response_bytes(*made)
+    return None
 
 
 async def _stream(proto: HTTPProtocol, answer: Long) -> None:
@@ -245,45 +273,3 @@ async def _stream(proto: HTTPProtocol, answer: Long) -> None:
 
 def _send(proto: HTTPProtocol, response: Response) -> None:
     proto.response_bytes(response.status_code, list(response.headers), response.get_data())
-
-
-_BASE: Final[dict[str, Any]] = {
-    "GATEWAY_INTERFACE": "CGI/1.1",
-    "SCRIPT_NAME": "",
-    "SERVER_SOFTWARE": "granian",
-    "wsgi.version": (1, 0),
-    "wsgi.errors": sys.stderr,
-    "wsgi.multithread": True,
-    "wsgi.multiprocess": True,
-    "wsgi.run_once": False,
-    "wsgi.input_terminated": True,
-}
-
-
-def _environ(asked: Asked) -> dict[str, Any]:
-    """The request as PEP 3333 wants it. Headers with _ in their names are dropped: behind a proxy
-    X_Forwarded_For would else be taken for what the proxy says."""
-    scope = asked.scope
-    server, _, port = scope.server.rpartition(":")
-    environ = _BASE | {
-        "REQUEST_METHOD": scope.method,
-        "PATH_INFO": scope.path.encode().decode("latin-1"),
-        "QUERY_STRING": scope.query_string,
-        "REMOTE_ADDR": scope.client.rpartition(":")[0].strip("[]"),
-        "SERVER_NAME": server.strip("[]"),
-        "SERVER_PORT": port,
-        "SERVER_PROTOCOL": f"HTTP/{scope.http_version}",
-        "wsgi.url_scheme": scope.scheme,
-        "wsgi.input": BytesIO(asked.body),
-    }
-    if scope.authority:
-        environ["HTTP_HOST"] = scope.authority
-    for name, value in scope.headers.items():
-        if "_" in name:
-            continue
-        key = f"HTTP_{name.upper().replace('-', '_')}"
-        environ[key] = f"{environ[key]},{value}" if key in environ else value
-    for key in ("CONTENT_TYPE", "CONTENT_LENGTH"):
-        if (value := environ.pop(f"HTTP_{key}", None)) is not None:
-            environ[key] = value
-    return environ

@@ -22,13 +22,13 @@ import orjson
 
 from app.cli.client import ProviderClient, ProviderError, read_private_key
 from app.cli.local import running
-from app.door import BATCHES, BATCHES_WAITING
+from app.door import BATCHES_WAITING
 from app.flows.tokens import issue_access_token
 from bench.load import exchange, get
 from bench.stage import BATCH, Provider, Result, Stage, activities
 
 WORKERS = 2
-CONNECTIONS = 2 * WORKERS * (BATCHES + BATCHES_WAITING)
+CONNECTIONS = 2 * WORKERS * (1 + BATCHES_WAITING)
 SECONDS = 8.0
 PAUSE_S = 0.01  # between two reads
 _MARK = "number"

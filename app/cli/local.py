@@ -83,6 +83,7 @@ def environment(config: Config) -> dict[str, str]:
         "DATABASE_OWNER_URL": config.owner_url,
         "REDIS_URL": config.redis_url,
         "PUHUI_THREADS": str(config.threads),
+        "PUHUI_INTAKE": str(config.intake),
         "PUHUI_WEBHOOK_LOOPBACK": "1" if config.webhook_loopback else "0",
     }
     return os.environ | {name: value for name, value in given.items() if value}

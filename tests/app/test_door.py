@@ -11,6 +11,7 @@ from flask import Flask, request
 from prometheus_client import CollectorRegistry
 
 from app import door
+from app.api.frame import METERS, Meters
 from app.door import Door, Line
 
 
@@ -57,7 +58,8 @@ class Client:
 @pytest.fixture
 def echo():
     """An application that says what it was asked, behind a door."""
-    app = Flask(__name__)
+    app, registry = Flask(__name__), CollectorRegistry()
+    app.extensions[METERS] = Meters(registry)
     app.config["MAX_CONTENT_LENGTH"] = 1000
 
     @app.route("/", defaults={"path": ""}, methods=["GET", "POST"])
@@ -73,7 +75,7 @@ def echo():
             "forwarded": request.headers.get("X-Forwarded-For"),
         }
 
-    return Door(app, CollectorRegistry(), threads=2)
+    return Door(app, registry, threads=2, intake=1)
 
 
 def ask(made, scope, client):
@@ -128,7 +130,7 @@ def test_a_long_answer_comes_whole(echo):
 
 
 def test_who_is_sent_away_is_told_ever_later_moments_up_to_a_limit():
-    line = Line(threads=2, most_waiting=8)
+    line = Line([pytest.fail] * 2, most_waiting=8)
     line.inside = 10
     assert not line.has_room()
     told = [line.come_again_s() for _ in range(200)]

@@ -14,12 +14,12 @@ import pytest
 
 from app.cli.client import ProviderClient
 from app.clock import utc_now
-from app.door import BATCHES, BATCHES_WAITING, BODY_S
+from app.door import BATCHES_WAITING, BODY_S
 from app.flows.enroll import enroll
 from app.store.catalogue import Registry
 
 SLOW = 100
-SENDERS = 3 * (BATCHES + BATCHES_WAITING)
+SENDERS = 3 * (1 + BATCHES_WAITING)
 EACH = 2  # batches a sender
 ACTS = 150  # a batch
 

@@ -1,0 +1,90 @@
+"""Processes of lower priority, each a web process's own, that work on provider batches.
+
+A batch computes for a third of a second. In a web process that would hold up every read beside it,
+so that the web process reads the request and hands it on whole; the answer comes back the same
+way, over a pair of sockets that nobody else can reach. A process is started for the first batch
+and again whenever it has ended, and it ends with the web process, however that does.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from contextlib import suppress
+from multiprocessing import Pipe
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any, Final
+
+import structlog
+
+from app import create_app
+from app.config import read_config
+from app.flows.process import end_with_parent
+from app.gateway import Headers, answering
+
+NICE: Final = 10  # below the web process: a tenth of the time while that one has anything to do
+
+# Its start, too, takes a second of computing: the priority comes before the imports.
+_START = "import os; os.nice({}); from app import intake; intake.serve({})"
+_PROJECT = Path(__file__).resolve().parents[1]
+
+
+class EndedError(Exception):
+    """The process ended before it had answered; whether the batch was taken is not known."""
+
+
+class Intake:
+    """One such process, as the web process has it; asked by one thread."""
+
+    def __init__(self) -> None:
+        self._child: subprocess.Popen[bytes] | None = None
+        self._link: Connection | None = None
+
+    def ask(self, environ: dict[str, Any], body: bytes) -> tuple[int, Headers, bytes]:
+        """The answer to a request: status, headers, body. Raises EndedError."""
+        link = self._link
+        if link is None or self._child is None or self._child.poll() is not None:
+            link = self._start()
+        try:
+            link.send((environ, body))
+            answer: tuple[int, Headers, bytes] = link.recv()
+        except (OSError, EOFError) as error:
+            self._end()
+            raise EndedError("the process that worked on this batch ended") from error
+        return answer
+
+    def _start(self) -> Connection:
+        self._end()
+        ours, theirs = Pipe()
+        with theirs:
+            self._child = subprocess.Popen(  # noqa: S603 (our own interpreter and arguments)
+                [sys.executable, "-c", _START.format(NICE, theirs.fileno())],
+                stdin=subprocess.DEVNULL,
+                pass_fds=(theirs.fileno(),),
+                cwd=_PROJECT,
+            )
+        self._link = ours
+        return ours
+
+    def _end(self) -> None:
+        if self._link is not None:
+            self._link.close()
+        if self._child is not None:
+            self._child.kill()  # it has ended, or is about to
+            structlog.get_logger().error("intake ended", code=self._child.wait())
+        self._link = self._child = None
+
+
+def serve(descriptor: int) -> None:
+    """What such a process does: answer one request after another, until nobody asks any more."""
+    end_with_parent()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the server, which ends us
+    link, wsgi = Connection(descriptor), create_app(read_config(os.environ)).wsgi_app
+    with suppress(EOFError, OSError):
+        while True:
+            environ, body = link.recv()
+            with answering(wsgi, environ, body) as (status, headers, pieces):
+                link.send((status, headers, b"".join(pieces)))
