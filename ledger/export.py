@@ -2,8 +2,9 @@
 
 Layout: ``checkpoint``, ``tile/...`` and ``tile/entries/...`` (c2sp.org/tlog-tiles), ``log.vkey``
 (verifier keys, one a line), ``policy`` (c2sp.org/tlog-policy), ``scenarios/<id>/<n>.json``,
-perhaps ``openings.jsonl`` and ``trail.jsonl``. Reading it is one of the few places where this
-package touches files.
+perhaps ``openings.jsonl`` and ``trail.jsonl``. A file may lie there deflated, its name ending in
+``.gz``, as detached bundles do. Reading it is one of the few places where this package touches
+files.
 """
 
 from collections.abc import Iterator
@@ -28,8 +29,8 @@ from ledger.merkle import (
     verify_inclusion,
 )
 from ledger.note import Verifier
-from ledger.plain import Plain
-from ledger.tiles import ENTRIES, WIDTH, Tile, TileNodes, decode_bundle
+from ledger.plain import Grant
+from ledger.tiles import ENTRIES, PACKED, WIDTH, Tile, TileNodes, decode_bundle, unpack
 
 
 class Fault(LedgerError):  # noqa: N818  (as in errors)
@@ -52,7 +53,7 @@ JsonEntry = dict[str, Any]  # an entry as JSON has it, its form having been chec
 class Row(NamedTuple):
     """A bundle's entries and leaf hashes as far as they hold, and what ends them."""
 
-    entries: list[Plain | JsonEntry]
+    entries: list[Grant | JsonEntry]
     hashes: bytes
     fault: Fault | None
 
@@ -64,11 +65,18 @@ class Export:
     directory: Path
 
     def read(self, path: str) -> bytes:
-        """The bytes of one file."""
+        """The bytes of one file, or what is in it if it lies there deflated."""
+        plain = self.directory / path
+        packed = plain.with_name(plain.name + PACKED)
         try:
-            return (self.directory / path).read_bytes()
+            return plain.read_bytes()
         except OSError as error:
-            raise Fault(None, path, f"The file cannot be read: {error.strerror}.") from error
+            if not packed.exists():
+                raise Fault(None, path, f"The file cannot be read: {error.strerror}.") from error
+        try:
+            return unpack(packed.read_bytes())
+        except (OSError, Malformed) as error:
+            raise Fault(None, path + PACKED, f"It cannot be read: {error}") from error
 
     def lines(self, path: str) -> Iterator[tuple[str, bytes]]:
         """Each line of a file with the words that say where it stands."""
@@ -187,7 +195,7 @@ class Export:
         fault = self._differs(hashes, tile)
         if fault and fault.leaf is not None:
             payloads = payloads[: fault.leaf - first]
-        entries: list[Plain | JsonEntry] = []
+        entries: list[Grant | JsonEntry] = []
         for payload in payloads:
             try:
                 entries.append(plain.read(payload) or Entry.read(payload)[1])

@@ -40,6 +40,19 @@ class Plain(NamedTuple):
     points: int
 
 
+class Grant(NamedTuple):
+    """One of them as it is read: what ``Plain`` has, and what its opening is held against."""
+
+    id: str
+    resident: str
+    terms: Terms
+    reduction_mg: int
+    points: int
+    commitment: str
+    awaiting: int
+    withheld: int
+
+
 class Issue(NamedTuple):
     """A plain issue ready to be appended; it offers what an ``Entry`` offers a store."""
 
@@ -135,9 +148,9 @@ def _form(terms: Terms, at: str, paid: bool, awaiting: int, withheld: int) -> tu
 _FORM = (
     r'\{"at":"(?P<day>[0-9]{4}-[0-9]{2}-[0-9]{2})'
     r'T(?:[01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9]\.[0-9]{3}Z","detail":\{'
-    r'(?:"awaiting":AMOUNT,"budget":"TOKEN"(?P<awaiting>,))?"commitment":"DIGEST",'
+    r'(?:"awaiting":(?P<awaiting>AMOUNT),"budget":"TOKEN",)?"commitment":"(?P<commitment>DIGEST)",'
     r'"rule":\["(?P<scenario>[a-z0-9_.]+)",(?P<version>[1-9][0-9]{0,5}),"(?P<digest>DIGEST)"\]'
-    r'(?:,"withheld":AMOUNT)?\},"id":"(?P<id>TOKEN)","kind":"issue","postings":\['
+    r'(?:,"withheld":(?P<withheld>AMOUNT))?\},"id":"(?P<id>TOKEN)","kind":"issue","postings":\['
     r'\["reduction:(?P=scenario)","CO2E",(?P<vintage>[1-9][0-9]{3}),-(?P<mg>AMOUNT)\],'
     r'\["resident:(?P<resident>TOKEN)","CO2E",(?P=vintage),(?P=mg)\]'
     r'(?(awaiting)|(?:,\["budget:(?P<budget>TOKEN)","POINT",0,-(?P<points>AMOUNT)\],'
@@ -155,18 +168,21 @@ _parts = re.compile(r"[0-9a-f]{32},[0-9a-f]{32},[0-9a-f]{64}").fullmatch
 _plain = tuple.__new__  # the hot path: a named tuple is a tuple
 
 
-def read(payload: bytes) -> Plain | None:
+def read(payload: bytes) -> Grant | None:
     """The plain issue of a payload ``Entry.read`` would take too; None if it is anything else."""
     form = _match(payload.decode("latin-1"))  # one character a byte; the form is ASCII
     if form is None:
         return None
-    terms = _terms(
-        *form.group("day", "scenario", "version", "digest", "vintage", "budget", "bucket")
-    )
+    (
+        day, awaiting, commitment, scenario, version, digest, withheld,
+        entry_id, vintage, mg, resident, budget, points, bucket,
+    ) = form.groups()  # fmt: skip
+    terms = _terms(day, scenario, version, digest, vintage, budget, bucket)
     if terms is None:
         return None
-    entry_id, resident, mg, points = form.group("id", "resident", "mg", "points")
-    return _plain(Plain, (entry_id, resident, terms, int(mg), int(points or 0)))
+    amounts = int(mg), int(points or 0)
+    waits = int(awaiting or 0), int(withheld or 0)
+    return _plain(Grant, (entry_id, resident, terms, *amounts, commitment, *waits))
 
 
 @lru_cache(maxsize=4096)

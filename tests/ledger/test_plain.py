@@ -11,7 +11,7 @@ from ledger.accounts import AccountKind, Asset
 from ledger.book import Book
 from ledger.entries import Entry
 from ledger.errors import LedgerError
-from ledger.plain import Plain, Terms
+from ledger.plain import Grant, Terms
 from ledger.transfers import Rule, erase_subject, granted, issue
 
 A, BUDGET = "a" * 32, "b" * 32
@@ -29,7 +29,7 @@ def an_issue(**more: Any) -> Entry:
     return issue(**(known | more))
 
 
-def summary(entry: Entry) -> Plain:
+def summary(entry: Entry) -> Grant:
     """What a plain issue must be read as, worked out from the entry."""
     buckets = {line.account.kind: line.bucket for line in entry.postings if line.amount > 0}
     payers = [e.account.token for e in entry.postings if e.account.kind is AccountKind.BUDGET]
@@ -37,7 +37,9 @@ def summary(entry: Entry) -> Plain:
     expires = buckets[AccountKind.RESIDENT] if payers else 0
     terms = Terms(*entry.detail["rule"], vintage, payers[0] if payers else "", expires)
     points = granted(entry, Asset.POINT)
-    return Plain(entry.id, entry.resident, terms, granted(entry, Asset.CO2E), points)
+    detail = entry.detail
+    waits = detail["commitment"], detail.get("awaiting", 0), detail.get("withheld", 0)
+    return Grant(entry.id, entry.resident, terms, granted(entry, Asset.CO2E), points, *waits)
 
 
 @given(HEX32, HEX32, AMOUNT, AMOUNT, st.integers(0, 9), st.sampled_from(["paid", "due", "none"]))
@@ -181,7 +183,7 @@ def test_an_entry_of_unusual_size_is_left_to_the_entry(more: dict[str, int]) -> 
 
 def credit(book: Book, entry: Entry) -> bool:
     read = plain.read(entry.payload())
-    if read is None or not book.credit(*read[1:]):
+    if read is None or not book.credit(*read[1:5]):
         return False
     book.entries[entry.id] = entry
     return True
