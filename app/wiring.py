@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Final
 
 import redis
 from flask import Flask, current_app
@@ -22,6 +23,7 @@ from app.store.shelf import Shelf
 from app.vault import Vault, open_vault
 from app.wechat import WeChat, connect
 
+POOL: Final = {"pool_size": 8, "max_overflow": 8}  # connections of a web process
 _REDIS_TIMEOUT_S = 2
 
 
@@ -72,12 +74,21 @@ def wire(app: Flask, config: Config, clock: Clock | None = None) -> Wired:
     if config.database_url is None or config.redis_url is None:
         raise ConfigError("DATABASE_URL or REDIS_URL is not set; `puhui serve` can start its own")
     app.config["SQLALCHEMY_DATABASE_URI"] = config.database_url
-    app.config["SQLALCHEMY_ENGINE_OPTIONS"] = {"pool_size": 8, "max_overflow": 8}
+    app.config["SQLALCHEMY_ENGINE_OPTIONS"] = POOL
     db.init_app(app)
     with app.app_context():
         engine = db.engine
-    shared = open_redis(config.redis_url)
-    parts = Wired(
+    parts = put_together(config, engine, open_redis(config.redis_url), clock)
+    app.extensions["puhui"] = parts
+    collect_seldom()
+    return parts
+
+
+def put_together(
+    config: Config, engine: Engine, shared: redis.Redis, clock: Clock | None = None
+) -> Wired:
+    """The parts over a database and a Redis that are there."""
+    return Wired(
         config=config,
         engine=engine,
         vault=open_vault(config.keys_dir),
@@ -89,9 +100,6 @@ def wire(app: Flask, config: Config, clock: Clock | None = None) -> Wired:
         wechat=connect(config, shared),
         clock=clock or city_clock(config),
     )
-    app.extensions["puhui"] = parts
-    collect_seldom()
-    return parts
 
 
 def wired() -> Wired:
