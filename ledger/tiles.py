@@ -4,7 +4,9 @@ A tile at level L is up to 256 consecutive hashes of tree level 8 * L. Only full
 into the level above, so the widths of the partial tiles are the base-256 digits of the tree size.
 """
 
+import gzip
 import re
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import count
@@ -18,6 +20,10 @@ TILE_BYTES = WIDTH * HASH_BYTES
 MAX_ENTRY_BYTES = 2**16 - 1
 ENTRIES = -1  # the level of an entry bundle: its hashes are the tile at level 0
 MAX_LEVEL = 63
+PACKED = ".gz"  # ends the name of a bundle's file that is kept deflated
+
+_MAX_BUNDLE_BYTES = WIDTH * (2 + MAX_ENTRY_BYTES)
+_GZIP = 16 + zlib.MAX_WBITS
 
 _PATH = re.compile(r"tile/(entries|[0-9]{1,2})/((?:x[0-9]{3}/){0,6}[0-9]{3})(?:\.p/([0-9]{1,3}))?")
 
@@ -196,6 +202,23 @@ def decode_bundle(bundle: bytes, width: int = WIDTH) -> list[bytes]:
     if len(entries) != width:
         raise Malformed(f"The bundle does not hold exactly {width} entries.")
     return entries
+
+
+def pack(bundle: bytes) -> bytes:
+    """Return a bundle as gzip (RFC 1952), with no time in it."""
+    return gzip.compress(bundle, mtime=0, compresslevel=6)
+
+
+def unpack(data: bytes) -> bytes:
+    """Return the bundle; Malformed if it is not one member of gzip, or holds more than a bundle."""
+    one = zlib.decompressobj(_GZIP)
+    try:
+        bundle = one.decompress(data, _MAX_BUNDLE_BYTES)
+    except zlib.error as error:
+        raise Malformed("The deflated bundle is damaged.") from error
+    if not one.eof or one.unused_data:
+        raise Malformed("The deflated bundle breaks off, or goes on after its end.")
+    return bundle
 
 
 def _subtree(row: bytes, at: int, height: int) -> bytes:

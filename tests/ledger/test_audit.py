@@ -14,6 +14,7 @@ from ledger.entries import Entry, Kind, Posting
 from ledger.errors import LedgerError
 from ledger.export import Fault
 from ledger.note import Signer
+from ledger.tiles import pack
 from ledger.transfers import Rule, redeemed
 from scenarios import Replay, load, opening
 
@@ -55,6 +56,27 @@ def test_an_honest_export_holds_and_is_counted(
     allowance = town.book.balance(Account(AccountKind.MERCHANT, SHOP), Asset.POINT)
     assert report.merchants == {SHOP: (sold, allowance)}
     assert sold > 0
+
+
+def test_bundles_may_lie_deflated_and_a_damaged_one_is_named(
+    make_town: MakeTown, write_export: Write, log_key: Signer
+) -> None:
+    town = make_town(3).live(900)
+    directory = write_export(payloads(town.entries))
+    plain = audit(directory, trusted=(log_key.verifier,))
+    bundles = [path for path in (directory / "tile/entries").rglob("*") if path.is_file()]
+    for path in bundles:
+        path.with_name(path.name + ".gz").write_bytes(pack(path.read_bytes()))
+        path.unlink()
+    assert audit(directory, trusted=(log_key.verifier,)) == plain
+    second = directory / "tile/entries/001.gz"
+    whole = second.read_bytes()
+    for wrong in (whole[:-1], whole[:900] + bytes([whole[900] ^ 1]) + whole[901:], b""):
+        second.write_bytes(wrong)
+        found = fault(directory)
+        assert (found.leaf, found.where) == (256, "tile/entries/001.gz")
+    second.unlink()
+    assert (fault(directory).leaf, fault(directory).where) == (256, "tile/entries/001")
 
 
 @pytest.mark.parametrize("size", [0, 1, 255, 256, 257, 512])

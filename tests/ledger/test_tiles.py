@@ -1,3 +1,4 @@
+import gzip
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -25,8 +26,10 @@ from ledger.tiles import (
     completed,
     decode_bundle,
     encode_bundle,
+    pack,
     partial,
     tiles,
+    unpack,
 )
 
 VECTORS: dict[str, Any] = json.loads(
@@ -201,3 +204,22 @@ def test_a_bundle_has_the_layout_and_limits_of_the_specification() -> None:
     for entries in ([], [b""] * 257, [bytes(2**16)]):
         with pytest.raises(Malformed):
             encode_bundle(entries)
+
+
+@given(st.lists(st.binary(max_size=300), min_size=1, max_size=WIDTH), st.data())
+def test_a_packed_bundle_comes_back_and_a_damaged_one_is_refused(
+    entries: list[bytes], data: st.DataObject
+) -> None:
+    bundle = encode_bundle(entries)
+    packed = pack(bundle)
+    assert unpack(packed) == bundle
+    assert gzip.decompress(packed) == bundle  # other people's tools read it
+    cut = data.draw(st.integers(0, len(packed) - 1))
+    for wrong in (packed[:cut], packed + b"\0", packed + packed, bundle):
+        with pytest.raises(Malformed):
+            unpack(wrong)
+
+
+def test_what_unpacks_to_more_than_a_bundle_is_refused_before_it_fills_the_memory() -> None:
+    with pytest.raises(Malformed, match="goes on after its end"):
+        unpack(pack(bytes(WIDTH * (2**16 + 1) + 1)))
