@@ -44,6 +44,7 @@ PROBLEMS: dict[str, tuple[int, str]] = {
     "CITY_BUSY": (429, "提交批次过快，请按 Retry-After 稍后重试"),
     "INTERNAL": (500, "系统内部错误"),
     "UNAVAILABLE": (503, "服务暂时不可用，请稍后再试"),
+    "DETACHED_UNREADABLE": (503, "较早的记录暂时无法读取"),
     # who asks
     "SIGNATURE_MISSING": (401, "缺少请求签名"),
     "SIGNATURE_MALFORMED": (401, "签名头格式有误"),

@@ -11,6 +11,8 @@ from typing import Any, Final, NamedTuple
 
 from sqlalchemy import Connection, text
 
+from app.store.detached import whole
+
 SECTIONS: Final = {
     "residents": "id = :id",
     "privacy_acceptances": "resident = :id",
@@ -79,7 +81,7 @@ class Archive(NamedTuple):
 
 
 _FACTS = text("""
-SELECT e.id, e.payload, l.leaf, o.sealed
+SELECT e.id, e.payload, l.leaf, o.sealed, e.arrival
 FROM (SELECT DISTINCT arrival FROM postings WHERE account = :id AND account_kind <= 3) p
 JOIN entries e USING (arrival) LEFT JOIN leaves l USING (arrival)
 LEFT JOIN openings o USING (arrival)
@@ -96,8 +98,8 @@ def rows(tx: Connection, table: str, resident: str) -> list[dict[str, Any]]:
 
 def facts(tx: Connection, resident: str) -> Iterator[Fact]:
     """A person's entries in the order they were appended."""
-    for entry_id, payload, leaf, opening in tx.execute(_FACTS, {"id": bytes.fromhex(resident)}):
-        yield Fact(entry_id.hex(), payload, leaf, opening)
+    for entry_id, payload, *more, arrival in tx.execute(_FACTS, {"id": bytes.fromhex(resident)}):
+        yield Fact(entry_id.hex(), whole(tx, payload, arrival), *more)
 
 
 def put(tx: Connection, id: str, resident: str, now: datetime) -> None:

@@ -17,6 +17,7 @@ from sqlalchemy.exc import DBAPIError
 
 from app.store import packed
 from app.store.db import bytea_array, fetch, int_array, text_array
+from app.store.detached import whole
 from app.store.packed import copy_packed
 from ledger.accounts import AccountKind, Asset
 from ledger.entries import Entry, Kind, Row
@@ -212,7 +213,7 @@ def find(tx: Connection, entry_id: str) -> tuple[int, Entry] | None:
     row = tx.execute(
         text("SELECT arrival, payload FROM entries WHERE id = :id"), {"id": bytes.fromhex(entry_id)}
     ).first()
-    return (row.arrival, Entry.parse(row.payload)) if row else None
+    return (row.arrival, Entry.parse(whole(tx, row.payload, row.arrival))) if row else None
 
 
 def known(tx: Connection, ids: Sequence[str]) -> dict[str, int]:
@@ -228,10 +229,10 @@ def of_kind(tx: Connection, resident: str, kind: Kind) -> list[Entry]:
     """A resident's entries of one kind, in the order they were appended."""
     rows = tx.execute(
         text(
-            "SELECT e.payload FROM entries e WHERE e.kind = :kind AND e.arrival IN ("
+            "SELECT e.payload, e.arrival FROM entries e WHERE e.kind = :kind AND e.arrival IN ("
             "SELECT arrival FROM postings WHERE account = :id AND account_kind <= 3)"
             " ORDER BY e.arrival"
         ),
         {"id": bytes.fromhex(resident), "kind": kind},
     )
-    return [Entry.parse(payload) for payload in rows.scalars()]
+    return [Entry.parse(whole(tx, *row)) for row in rows.all()]

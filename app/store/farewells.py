@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from sqlalchemy import Connection, text
 
 from app.store.db import bytea_array
+from app.store.detached import whole
 from ledger.entries import Entry, Kind
 
 
@@ -50,10 +51,9 @@ def asked(tx: Connection, resident: str, since: datetime) -> bytes | None:
 
 def in_the_log(tx: Connection) -> list[str]:
     """Everybody whom the ledger says was erased. Reads all entries: for after a restore."""
-    payloads = tx.execute(
-        text("SELECT payload FROM entries WHERE kind = :kind"), {"kind": Kind.SUBJECT_ERASED}
-    ).scalars()
-    return [account_of(Entry.parse(payload)) for payload in payloads]
+    query = text("SELECT payload, arrival FROM entries WHERE kind = :kind")
+    rows = tx.execute(query, {"kind": Kind.SUBJECT_ERASED}).all()
+    return [account_of(Entry.parse(whole(tx, *row))) for row in rows]
 
 
 def account_of(entry: Entry) -> str:

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from sqlalchemy import Connection, text
 
+from app.store.detached import whole
 from ledger.accounts import AccountKind, Asset
 
 
@@ -48,8 +49,9 @@ def unsealed(tx: Connection) -> int:
 
 def newest(tx: Connection) -> bytes | None:
     """The newest entry's bytes; None if there is none."""
-    statement = "SELECT payload FROM entries ORDER BY arrival DESC LIMIT 1"
-    return tx.execute(text(statement)).scalar()
+    statement = "SELECT payload, arrival FROM entries ORDER BY arrival DESC LIMIT 1"
+    row = tx.execute(text(statement)).first()
+    return whole(tx, *row) if row else None
 
 
 def sealed(tx: Connection) -> tuple[int, datetime | None]:

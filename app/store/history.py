@@ -15,6 +15,7 @@ from sqlalchemy import Connection, text
 from sqlalchemy.exc import DBAPIError
 
 from app.store.db import bytea_array
+from app.store.detached import whole
 from ledger.accounts import AccountKind, Asset
 
 _AT = slice(7, 31)  # the time in an entry's canonical bytes, which begin {"at":"
@@ -62,7 +63,7 @@ _WAITING = text("SELECT arrival, budget, points FROM waiting ORDER BY arrival")
 _AWAITED = text("""
 SELECT DISTINCT e.arrival, e.payload FROM postings p JOIN entries e USING (arrival)
 WHERE p.account = :resident AND p.account_kind <= 3 AND e.kind = 'issue'
-  AND position('"awaiting":'::bytea IN e.payload) > 0
+  AND (e.payload IS NULL OR position('"awaiting":'::bytea IN e.payload) > 0)
 ORDER BY e.arrival""")
 _ENDING = text("""
 SELECT account, bucket, amount FROM balances
@@ -89,7 +90,7 @@ def first_since(tx: Connection, at: str) -> int:
     while low < high:
         middle = (low + high) // 2
         arrival, payload = tx.execute(_FROM, {"arrival": middle}).one()
-        if payload[_AT].decode() >= at:
+        if whole(tx, payload, arrival)[_AT].decode() >= at:
             high = middle
         else:
             low = arrival + 1
@@ -107,9 +108,13 @@ def lines(tx: Connection, low: bytes, high: bytes, first: int) -> list[Line]:
     driver: Any = tx.connection.driver_connection
     try:
         with driver.cursor(binary=True) as cursor:
-            return list(map(Line._make, cursor.execute(_LINES, (low, high, first)).fetchall()))
+            rows = cursor.execute(_LINES, (low, high, first)).fetchall()
     except psycopg.Error as error:
         raise DBAPIError.instance(_LINES, None, error, psycopg.Error) from error
+    return [
+        Line(account, arrival, whole(tx, payload, arrival), sealed)
+        for account, arrival, payload, sealed in rows
+    ]
 
 
 def by_id(tx: Connection, ids: Iterable[str]) -> dict[str, tuple[int, bytes, bytes | None]]:
@@ -118,7 +123,7 @@ def by_id(tx: Connection, ids: Iterable[str]) -> dict[str, tuple[int, bytes, byt
     if not wanted:
         return {}
     rows = tx.execute(_BY_ID, {"ids": bytea_array(wanted)})
-    return {row[0].hex(): (row[1], row[2], row[3]) for row in rows}
+    return {row[0].hex(): (row[1], whole(tx, row[2], row[1]), row[3]) for row in rows.all()}
 
 
 def owners(tx: Connection, residents: Sequence[bytes]) -> dict[bytes, Owner]:
@@ -136,7 +141,8 @@ def erased(tx: Connection, since: datetime) -> list[str]:
 def awaited(tx: Connection, resident: str) -> list[tuple[int, bytes]]:
     """(arrival, payload) of every issue of a person that had to wait for its budget."""
     rows = tx.execute(_AWAITED, {"resident": bytes.fromhex(resident)})
-    return [(row[0], row[1]) for row in rows]
+    every = ((arrival, whole(tx, payload, arrival)) for arrival, payload in rows.all())
+    return [(arrival, payload) for arrival, payload in every if b'"awaiting":' in payload]
 
 
 def wallets(tx: Connection, residents: Sequence[bytes]) -> dict[bytes, dict[int, int]]:

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from sqlalchemy import Connection, text
 
+from app.store import detached
 from app.store.db import copy_in, fetch, int_array
 from ledger.accounts import AccountKind, Asset
 from ledger.entries import Kind
@@ -170,7 +171,7 @@ class Sealed(NamedTuple):
 
 _SEALED = """
 SELECT e.payload, l.leaf, coalesce(t.hashes, ''), (
-  SELECT note FROM checkpoints ORDER BY size DESC LIMIT 1)
+  SELECT note FROM checkpoints ORDER BY size DESC LIMIT 1), e.arrival
 FROM entries e LEFT JOIN leaves l USING (arrival)
 LEFT JOIN tiles t ON t.level = 0 AND t.n = l.leaf >> 8
 WHERE e.id = %s"""
@@ -179,17 +180,25 @@ WHERE e.id = %s"""
 def sealed(tx: Connection, entry_id: str) -> Sealed | None:
     """An entry of this id and what its proof begins with; None if there is no such entry."""
     rows = fetch(tx, _SEALED, [bytes.fromhex(entry_id)])
-    return Sealed(*rows[0]) if rows else None
+    if not rows:
+        return None
+    payload, *proof, arrival = rows[0]
+    return Sealed(detached.whole(tx, payload, arrival), *proof)
 
 
 def payloads(tx: Connection, first: int, count: int) -> list[bytes]:
     """The payloads of `count` leaves from `first` on."""
-    return list(
-        tx.execute(
-            text(
-                "SELECT e.payload FROM leaves l JOIN entries e USING (arrival)"
-                " WHERE l.leaf >= :first AND l.leaf < :last ORDER BY l.leaf"
-            ),
-            {"first": first, "last": first + count},
-        ).scalars()
-    )
+    rows = tx.execute(
+        text(
+            "SELECT e.payload, l.leaf FROM leaves l JOIN entries e USING (arrival)"
+            " WHERE l.leaf >= :first AND l.leaf < :last ORDER BY l.leaf"
+        ),
+        {"first": first, "last": first + count},
+    ).all()
+    return [detached.at_leaf(tx, leaf) if data is None else data for data, leaf in rows]
+
+
+def sealed_before(tx: Connection, moment: datetime) -> int:
+    """How many leaves the last checkpoint before a moment speaks for."""
+    query = "SELECT coalesce(max(size), 0) FROM checkpoints WHERE sealed_at < :moment"
+    return int(tx.execute(text(query), {"moment": moment}).scalar_one())

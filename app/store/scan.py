@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, TextClause, text
 
+from app.store.detached import whole
 from ledger.accounts import AccountKind, Asset
 
 _PAGE = 5000
@@ -18,12 +19,13 @@ Line = tuple[bytes, int, int, int, int]  # account key, kind code, asset code, b
 
 
 class Stored(NamedTuple):
-    """One entry and all that other tables hold for it; None where they hold nothing."""
+    """One entry and all that other tables hold for it; None where they hold nothing. A detached
+    payload is None: `store/detached` reads it."""
 
     arrival: int
     id: bytes
     kind: str
-    payload: bytes
+    payload: bytes | None
     leaf: int | None
     pending_hash: bytes | None
     sealed_opening: bytes | None
@@ -45,7 +47,8 @@ ORDER BY e.arrival""")
 _LINES = text("""
 SELECT arrival, account, account_kind, asset, bucket, amount FROM postings ORDER BY arrival""")
 _LEAVES = text("""
-SELECT l.leaf, e.payload FROM leaves l LEFT JOIN entries e USING (arrival) ORDER BY l.leaf""")
+SELECT l.leaf, e.payload, e.arrival IS NOT NULL
+FROM leaves l LEFT JOIN entries e USING (arrival) ORDER BY l.leaf""")
 _CHECKPOINTS = text("SELECT size, note FROM checkpoints ORDER BY size")
 _ORPHANS = text("""
 SELECT name, arrival FROM (
@@ -55,8 +58,8 @@ SELECT name, arrival FROM (
   UNION ALL SELECT 'waiting', arrival FROM waiting) r
 WHERE NOT EXISTS (SELECT FROM entries e WHERE e.arrival = r.arrival) ORDER BY 1, 2""")
 _ACTS = text("""
-SELECT arrival, e.payload, t.at, t.actor, t.action, t.target, t.record, t.salt
-FROM trail t FULL JOIN (SELECT arrival, payload FROM entries WHERE kind = 'admin.acted') e
+SELECT arrival, e.payload, t.at, t.actor, t.action, t.target, t.record, t.salt, e.kind IS NULL
+FROM trail t FULL JOIN (SELECT arrival, payload, kind FROM entries WHERE kind = 'admin.acted') e
 USING (arrival) ORDER BY arrival""")
 _GUARDED = text("""
 SELECT account, account_kind, asset, bucket, coalesce(b.amount, 0), coalesce(p.amount, 0)
@@ -111,9 +114,10 @@ def entries(tx: Connection) -> Iterator[Stored]:
         yield Stored._make((*row[:8], waiting, own))
 
 
-def leaves(tx: Connection) -> Iterator[tuple[int, bytes | None]]:
-    """Every leaf index with its entry's payload (None if there is no such entry), in order."""
-    return ((row[0], row[1]) for row in _stream(tx, _LEAVES))
+def leaves(tx: Connection) -> Iterator[tuple[int, bytes | None, bool]]:
+    """Every leaf index with its entry's payload (None if it is detached), and whether there is
+    such an entry, in order."""
+    return ((row[0], row[1], row[2]) for row in _stream(tx, _LEAVES))
 
 
 def checkpoints(tx: Connection) -> Iterator[tuple[int, str]]:
@@ -123,7 +127,8 @@ def checkpoints(tx: Connection) -> Iterator[tuple[int, str]]:
 
 def acts(tx: Connection) -> Iterator[Acted]:
     """Every act of an administrator, in order."""
-    return (Acted(*row) for row in _stream(tx, _ACTS))
+    for arrival, payload, *record, is_none in _stream(tx, _ACTS):
+        yield Acted(arrival, None if is_none else whole(tx, payload, arrival), *record)
 
 
 def orphans(tx: Connection) -> list[tuple[str, int]]:

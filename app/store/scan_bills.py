@@ -7,6 +7,8 @@ from typing import NamedTuple
 
 from sqlalchemy import Connection, text
 
+from app.store.detached import whole
+
 _PAGE = 5000
 
 
@@ -42,7 +44,8 @@ def pairs(tx: Connection) -> Iterator[Pair]:
     """Every redemption and refund in the log's order, those not sealed yet at the end."""
     with tx.execute(_PAIRS, execution_options={"yield_per": _PAGE}) as found:
         for row in found:
-            yield Pair(row[0], row[1], row[2], None if row[3] is None else (row[3], row[4], row[5]))
+            line = None if row[3] is None else (row[3], row[4], row[5])
+            yield Pair(row[0], row[1], whole(tx, row[2], row[0]), line)
 
 
 def orphans(tx: Connection) -> list[tuple[int, str]]:

@@ -11,6 +11,7 @@ from sqlalchemy import Connection, text
 from sqlalchemy.exc import DBAPIError
 
 from app.store.db import bytea_array
+from app.store.detached import whole
 from ledger.accounts import AccountKind
 
 
@@ -24,7 +25,7 @@ class Line(NamedTuple):
 
 # The driver's own SQL, for an answer in binary: as text, most of the bytes would be twice as long.
 _LINES = """
-SELECT p.account, e.payload, o.sealed
+SELECT p.account, e.payload, o.sealed, e.arrival
 FROM (SELECT DISTINCT account, arrival FROM postings
   WHERE account = ANY(%s::bytea[]) AND account_kind <= 3 AND arrival >= %s) p
 JOIN entries e USING (arrival) LEFT JOIN openings o USING (arrival)
@@ -32,7 +33,7 @@ WHERE e.kind IN ('issue', 'reverse')
 ORDER BY p.account, e.arrival"""
 # A reversal has no opening that would name its resident; its payload does.
 _TOUCHED = text("""
-SELECT o.resident, CASE WHEN e.kind = 'reverse' THEN e.payload END
+SELECT o.resident, e.kind = 'reverse', CASE WHEN e.kind = 'reverse' THEN e.payload END, e.arrival
 FROM leaves l JOIN entries e USING (arrival) LEFT JOIN openings o USING (arrival)
 WHERE l.leaf >= :first AND l.leaf < :last AND e.kind IN ('issue', 'reverse')""")
 _PERSONAL = tuple(f"{kind}:" for kind in AccountKind if kind.code <= AccountKind.DEBT.code)
@@ -44,19 +45,24 @@ def lines(tx: Connection, residents: Iterable[str], first: int) -> list[Line]:
     driver: Any = tx.connection.driver_connection
     try:
         with driver.cursor(binary=True) as cursor:
-            return list(map(Line._make, cursor.execute(_LINES, (wanted, first)).fetchall()))
+            rows = cursor.execute(_LINES, (wanted, first)).fetchall()
     except psycopg.Error as error:
         raise DBAPIError.instance(_LINES, None, error, psycopg.Error) from error
+    return [
+        Line(account, whole(tx, payload, arrival), sealed)
+        for account, payload, sealed, arrival in rows
+    ]
 
 
 def touched(tx: Connection, first: int, last: int) -> set[str]:
     """Whose acts changed in the leaves from `first` up to, and without, `last`."""
     found = set()
-    for resident, payload in tx.execute(_TOUCHED, {"first": first, "last": last}):
+    rows = tx.execute(_TOUCHED, {"first": first, "last": last}).all()
+    for resident, is_reverse, payload, arrival in rows:
         if resident is not None:
             found.add(resident.hex())
-        elif payload is not None:
-            found.add(_owner(orjson.loads(payload)["postings"]))
+        elif is_reverse:
+            found.add(_owner(orjson.loads(whole(tx, payload, arrival))["postings"]))
     return found
 
 

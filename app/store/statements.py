@@ -10,11 +10,14 @@ import orjson
 from sqlalchemy import Connection, text
 
 from app.store.db import bytea_array, fetch
+from app.store.detached import whole
 from ledger.accounts import AccountKind, Asset
 from ledger.encoding import MAX_INT
 from ledger.entries import Kind
 
 PAGE: Final = 20  # more than most people have in a month
+
+_AT: Final = slice(7, 31)  # the time in an entry's canonical bytes, which begin {"at":"
 
 Fact = dict[str, Any]
 """An entry as its payload has it, {"at", "detail", "id", "kind", "postings", "v"}: its form was
@@ -111,9 +114,10 @@ FROM (SELECT DISTINCT arrival FROM postings
       WHERE account = %s AND account_kind <= 3 AND arrival >= %s AND arrival < %s) p
 JOIN entries e USING (arrival) LEFT JOIN leaves l USING (arrival)
 WHERE (%s::text = '' OR e.kind = %s::text)
-  AND position(%s::bytea IN e.payload) > 0 AND position(%s::bytea IN e.payload) > 0
-  AND substring(e.payload FROM 8 FOR 24) >= %s::bytea
-  AND substring(e.payload FROM 8 FOR 24) < %s::bytea
+  AND (e.payload IS NULL
+    OR position(%s::bytea IN e.payload) > 0 AND position(%s::bytea IN e.payload) > 0
+    AND substring(e.payload FROM 8 FOR 24) >= %s::bytea
+    AND substring(e.payload FROM 8 FOR 24) < %s::bytea)
 ORDER BY e.arrival DESC LIMIT %s"""
 _FULL = """
 SELECT e.arrival, e.payload, l.leaf IS NOT NULL, o.sealed, r.wrapped_key, coalesce(w.points, 0),
@@ -121,7 +125,7 @@ SELECT e.arrival, e.payload, l.leaf IS NOT NULL, o.sealed, r.wrapped_key, coales
 FROM entries e LEFT JOIN leaves l USING (arrival) LEFT JOIN openings o USING (arrival)
 LEFT JOIN waiting w USING (arrival) LEFT JOIN residents r ON r.id = %s AND r.erased_at IS NULL
 WHERE e.id = %s"""
-_FACTS = "SELECT id, payload FROM entries WHERE id = ANY(%s::bytea[])"
+_FACTS = "SELECT id, payload, arrival FROM entries WHERE id = ANY(%s::bytea[])"
 _OPENINGS = "SELECT arrival, sealed FROM openings WHERE arrival = ANY(%s)"
 _WAITS = "SELECT arrival, points FROM waiting WHERE resident = %s"
 _REFUSALS = text("""
@@ -160,14 +164,22 @@ def lines(
     """A resident's entries, newest first; with `wanted` only those it speaks of."""
     asked, who = wanted or Wanted(), bytes.fromhex(resident)
     if asked == Wanted(before=asked.before):
-        return _lines(fetch(tx, _NEWEST, [who, asked.before, limit]))
-    kind = asked.kind or ""
-    parameters = (
-        *(who, asked.since, asked.before, kind, kind),
-        *(_rule(asked.area, b"."), _rule(asked.scenario, b'",')),
-        *(asked.first.encode(), (asked.end or ":").encode(), limit),
-    )
-    return _lines(fetch(tx, _WANTED, parameters))
+        rows = fetch(tx, _NEWEST, [who, asked.before, limit])
+        return [_line(row[0], whole(tx, row[1], row[0]), row[2]) for row in rows]
+    kind, before, found = asked.kind or "", asked.before, list[Line]()
+    rules = _rule(asked.area, b"."), _rule(asked.scenario, b'",')
+    first, end = asked.first.encode(), (asked.end or ":").encode()
+    while True:
+        places = (who, asked.since, before, kind, kind)
+        rows = fetch(tx, _WANTED, (*places, *rules, first, end, limit))
+        for arrival, payload, is_sealed in rows:
+            data = whole(tx, payload, arrival)
+            # of what lies in files the database cannot tell
+            if payload or (first <= data[_AT] < end and all(rule in data for rule in rules)):
+                found.append(_line(arrival, data, is_sealed))
+        if limit is None or len(rows) < limit or len(found) >= limit:
+            return found[:limit]
+        before = rows[-1][0]
 
 
 def _rule(name: str, end: bytes) -> bytes:
@@ -175,8 +187,8 @@ def _rule(name: str, end: bytes) -> bytes:
     return b'"rule":["' + name.encode() + end if name else b""
 
 
-def _lines(rows: list[Any]) -> list[Line]:
-    return [Line(arrival, orjson.loads(payload), sealed) for arrival, payload, sealed in rows]
+def _line(arrival: int, payload: bytes, is_sealed: bool) -> Line:
+    return Line(arrival, orjson.loads(payload), is_sealed)
 
 
 def full(tx: Connection, resident: str, entry_id: str, later: tuple[str, str]) -> Full | None:
@@ -187,7 +199,7 @@ def full(tx: Connection, resident: str, entry_id: str, later: tuple[str, str]) -
     if not rows:
         return None
     arrival, payload, is_sealed, sealed, wrapped, waiting, found = rows[0]
-    line = Line(arrival, orjson.loads(payload), is_sealed)
+    line = _line(arrival, whole(tx, payload, arrival), is_sealed)
     if owner(line.fact) != resident:
         return None
     return Full(line, sealed, wrapped, waiting, frozenset(one.hex() for one in found))
@@ -208,7 +220,7 @@ _PERSONAL = frozenset(map(str, (AccountKind.RESIDENT, AccountKind.HELD, AccountK
 def facts(tx: Connection, ids: Iterable[str]) -> dict[str, Fact]:
     """Entries by their ids, of those there are."""
     rows = fetch(tx, _FACTS, [bytea_array(map(bytes.fromhex, ids))])
-    return {name.hex(): orjson.loads(payload) for name, payload in rows}
+    return {name.hex(): orjson.loads(whole(tx, *place)) for name, *place in rows}
 
 
 def sealed_openings(tx: Connection, arrivals: list[int]) -> dict[int, bytes]:
