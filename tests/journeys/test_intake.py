@@ -1,0 +1,128 @@
+"""Batches in processes of their own: killed in the middle of one, or left behind."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import timedelta
+
+import httpx
+import psutil
+import psycopg
+import pytest
+
+from app.cli.local import started
+from app.clock import utc_now
+from app.intake import NICE
+
+_PATIENCE_S = 20
+
+
+@pytest.fixture(scope="module")
+def bikes(still_town):
+    return still_town.provider("killed-bikes")
+
+
+@pytest.fixture(scope="module")
+def rider(still_town, bikes):
+    return still_town.resident(bikes, "rider")
+
+
+@pytest.fixture
+def held(still_town, eventually):
+    """No batch gets beyond its first writing while this lasts; says when one has come that far."""
+
+    @contextmanager
+    def held():
+        url = still_town.config.owner_url.replace("+psycopg", "")
+        with psycopg.connect(url) as owner:
+            owner.execute("LOCK TABLE acts IN ACCESS EXCLUSIVE MODE")
+            yield lambda: eventually(lambda: _waits(url))
+
+    def _waits(url):
+        with psycopg.connect(url) as owner:
+            waiting = (
+                "SELECT count(*) FROM pg_locks WHERE relation = 'acts'::regclass AND NOT granted"
+            )
+            return owner.execute(waiting).fetchone()[0] == 1
+
+    return held
+
+
+def ride(name):
+    done = utc_now() - timedelta(days=1)
+    return {
+        "id": name,
+        "subject": "rider",
+        "scenario": "travel.bike_shared",
+        "occurred_at": done.isoformat(timespec="seconds"),
+        "quantities": {"distance_km": "1.5"},
+    }
+
+
+def intakes():
+    """The processes that work on batches for the servers this one has started."""
+    return [
+        child
+        for child in psutil.Process().children(recursive=True)
+        if any("intake.serve" in word for word in child.cmdline())
+    ]
+
+
+def counted(town, status):
+    line = (
+        rf'puhui_requests_total\{{method="POST",route="/api/v1/batches",status="{status}"\}} (\d+)'
+    )
+    found = re.search(line, town.http.get("/metrics").text)
+    return int(found[1]) if found else 0
+
+
+def test_a_batch_is_worked_on_below_the_priority_of_reads_and_is_counted(still_town, bikes, rider):
+    before = counted(still_town, 200)
+    assert bikes.batch("first", ride("first")).status_code == 200
+    (intake,) = intakes()
+    assert intake.nice() == min(19, psutil.Process().nice() + NICE)
+    assert counted(still_town, 200) == before + 1
+
+
+def test_a_batch_whose_process_is_killed_counts_once_when_it_is_sent_again(
+    still_town, bikes, rider, held
+):
+    bikes.batch("before", ride("before"))
+    act, had = ride("killed"), rider.get("balances")["reduction_mg"]
+    with ThreadPoolExecutor(1) as pool, held() as until_it_waits:
+        lost = pool.submit(bikes.batch, "killed", act)
+        until_it_waits()
+        assert rider.get("balances")["reduction_mg"] == had  # reads go on
+        (intake,) = intakes()
+        intake.kill()
+        answer = lost.result()
+    assert (answer.status_code, answer.json()["code"]) == (503, "UNAVAILABLE")
+    assert int(answer.headers["Retry-After"]) > 0
+    again = bikes.batch("killed", act)
+    assert again.json()["counts"]["accepted"] == 1
+    assert bikes.batch("killed", act).content == again.content
+    each = int(again.json()["outcomes"][0]["reduction_mg"])
+    assert int(rider.get("balances")["reduction_mg"]) == int(had) + each
+
+
+def test_it_does_not_outlive_its_web_process_even_in_the_middle_of_a_batch(
+    still_town, bikes, rider, held
+):
+    others = intakes()
+    with (
+        started(still_town.config, worker=False) as host,
+        httpx.Client(base_url=host.url, timeout=30, trust_env=False) as http,
+        ThreadPoolExecutor(1) as pool,
+        held() as until_it_waits,
+    ):
+        lost = pool.submit(replace(bikes, http=http).batch, "left", ride("left"))
+        until_it_waits()
+        (intake,) = (one for one in intakes() if one not in others)
+        os.kill(intake.ppid(), signal.SIGKILL)
+        intake.wait(_PATIENCE_S)
+        assert isinstance(lost.exception(), httpx.TransportError)
