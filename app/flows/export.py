@@ -16,7 +16,7 @@ from app.vault import Vault, open_opening
 from ledger.encoding import encode
 from ledger.entries import Entry, Kind
 from ledger.keys import policy
-from ledger.tiles import ENTRIES, WIDTH, Tile, encode_bundle, tiles
+from ledger.tiles import ENTRIES, PACKED, WIDTH, Tile, encode_bundle, tiles
 from scenarios import Version
 
 _KEYS = 50_000  # residents whose keys are kept while their openings are written
@@ -60,7 +60,7 @@ def export_log(
 
 
 def _write(path: Path, content: object) -> None:
-    if path.exists():
+    if path.exists() or path.with_name(path.name + PACKED).exists():
         return
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(path.name + ".part")
