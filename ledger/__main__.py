@@ -185,11 +185,11 @@ def _keys(parser: argparse.ArgumentParser, given: str | None) -> tuple[Verifier,
         parser.error(f"--vkey: {error}")
 
 
-def _progress(done: int, size: int) -> None:
+def _progress(what: str, done: int, size: int) -> None:
     if sys.stderr.isatty():
         bar = "█" * (BAR * done // size)
         end = "\n" if done == size else ""
-        sys.stderr.write(f"\r{bar:░<{BAR}} {done:,} of {size:,} entries{end}")
+        sys.stderr.write(f"\r{bar:░<{BAR}} {done:,} of {size:,} {what}{end}")
 
 
 def _say(*lines: str) -> None:

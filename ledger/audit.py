@@ -19,14 +19,16 @@ claim look back at all the claims before.
 """
 
 import gc
-from collections import Counter, deque
-from collections.abc import Callable, Iterator
+from collections import Counter, defaultdict, deque
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from itertools import starmap
 from multiprocessing import get_context
 from pathlib import Path
-from typing import ParamSpec, TypeVar
+from tempfile import TemporaryDirectory
+from typing import Any, TypeVar
 
 from ledger.accounts import AccountKind
 from ledger.book import Book
@@ -35,7 +37,8 @@ from ledger.checkpoint import open as open_checkpoint
 from ledger.errors import LedgerError
 from ledger.export import Export, Fault
 from ledger.note import Verifier
-from ledger.recompute import FILE as OPENINGS
+from ledger.openings import FILE as OPENINGS
+from ledger.openings import Heaps
 from ledger.recompute import recompute
 from ledger.replay import Replay, check_range
 from ledger.state import State, load, save
@@ -43,11 +46,11 @@ from ledger.tiles import WIDTH
 from ledger.trail import FILE as TRAIL
 from ledger.trail import check_trail
 
-RANGE = 8  # bundles a worker checks at a time
+RANGE = 32  # bundles a worker checks at a time
 AHEAD = 4  # ranges in flight for each worker
 
-Progress = Callable[[int, int], None]
-_P = ParamSpec("_P")
+Progress = Callable[[str, int, int], None]
+"""Told how many of how many entries, and then claims, are done."""
 _T = TypeVar("_T")
 
 
@@ -78,7 +81,7 @@ def audit(
     rules: str = "scenarios",
     jobs: int = 1,
     trusted: tuple[Verifier, ...] = (),
-    progress: Progress = lambda done, size: None,
+    progress: Progress = lambda what, done, size: None,
 ) -> Report:
     """Check the export in a directory; raises ``Fault`` at the first thing that does not hold.
 
@@ -92,8 +95,15 @@ def audit(
     before = _resume(export, head, state) if state and state.exists() else None
     resumed = before.head.size if before else None
     replay = Replay(export, head, before)
-    with _workers(jobs) as workers, _uncollected(), closing(replay):
-        _replay(export, replay, workers, head.size, progress)
+    with (
+        TemporaryDirectory(prefix="puhui-audit-") as folder,  # the workers end before it does
+        _workers(jobs) as workers,
+        _uncollected(),
+        closing(replay),
+    ):
+        opened = resumed is None and (directory / OPENINGS).exists()
+        heaps = Heaps.of(Path(folder), head.size) if opened else None
+        _replay(export, replay, workers, heaps, progress)
         replay.check_tree()
         keys = _followed(trusted or export.log_keys(), replay.rotations)
         export.check_signed(head, keys)
@@ -101,11 +111,12 @@ def audit(
         export.check_versions(book.published | book.withdrawn)
         old = _check_since(export, head, since, keys) if since else None
         recomputed, missing = None, 0
-        if resumed is None and (directory / OPENINGS).exists():
-            recomputed, missing = _recompute(export, replay, workers, head.size, rules)
-        opened = None
+        if heaps:
+            replay.check_openings()
+            recomputed, missing = _recompute(export, replay, workers, heaps, rules, progress)
+        acts = None
         if (directory / TRAIL).exists():
-            opened = check_trail(export, head.size, replay.acts, resumed or 0)
+            acts = check_trail(export, head.size, replay.acts, resumed or 0)
         digest = save(state, replay.state()) if state else None
     return Report(
         head=head,
@@ -116,7 +127,7 @@ def audit(
         issues=sum(replay.claims.values()),
         recomputed=recomputed,
         missing=missing,
-        opened=opened,
+        opened=acts,
         since=old,
         resumed=resumed,
         digest=digest,
@@ -138,17 +149,23 @@ def _merchants(book: Book) -> dict[str, tuple[int, int]]:
 
 @dataclass(frozen=True, slots=True)
 class _Workers:
-    """Processes that take calls; with one job the call happens here, at once."""
+    """Processes that take calls; with one job the call happens here."""
 
     count: int
     pool: ProcessPoolExecutor | None
 
-    def submit(self, call: Callable[_P, _T], *args: _P.args, **named: _P.kwargs) -> "Future[_T]":
-        if self.pool:
-            return self.pool.submit(call, *args, **named)
-        done: Future[_T] = Future()
-        done.set_result(call(*args, **named))
-        return done
+    def each(self, call: Callable[..., _T], parts: Iterable[tuple[Any, ...]]) -> Iterator[_T]:
+        """What the call makes of each of the parts, in their order."""
+        if self.pool is None:
+            yield from starmap(call, parts)
+            return
+        waiting: deque[Future[_T]] = deque()
+        for part in parts:
+            if len(waiting) == self.count * AHEAD:
+                yield waiting.popleft().result()
+            waiting.append(self.pool.submit(call, *part))
+        while waiting:
+            yield waiting.popleft().result()
 
 
 @contextmanager
@@ -174,29 +191,26 @@ def _uncollected() -> Iterator[None]:
 
 
 def _replay(
-    export: Export, replay: Replay, workers: _Workers, size: int, progress: Progress
+    export: Export, replay: Replay, workers: _Workers, heaps: Heaps | None, progress: Progress
 ) -> None:
+    size = replay.head.size
     try:
-        for checked in _ranges(export, replay.first, workers, size):
+        for checked in _ranges(export, replay.first, workers, size, heaps):
             replay.take(checked)
-            progress(replay.book.size, size)
+            progress("entries", replay.book.size, size)
     except Fault:
         replay.check_ids()  # an id used twice before this leaf is the first that does not hold
         raise
     replay.check_ids()
 
 
-def _ranges(export: Export, first: int, workers: _Workers, size: int) -> Iterator[bytes]:
+def _ranges(
+    export: Export, first: int, workers: _Workers, size: int, heaps: Heaps | None
+) -> Iterator[bytes]:
     bundles = -(-size // WIDTH)
-    waiting: deque[Future[bytes]] = deque()
-    ahead = workers.count * AHEAD if workers.pool else 1
-    for start in range(first, bundles, RANGE):
-        if len(waiting) == ahead:
-            yield waiting.popleft().result()
-        last = min(start + RANGE, bundles)
-        waiting.append(workers.submit(check_range, export.directory, size, start, last))
-    while waiting:
-        yield waiting.popleft().result()
+    ranges = ((n, min(n + RANGE, bundles)) for n in range(first, bundles, RANGE))
+    parts = ((export.directory, size, *some, heaps) for some in ranges)
+    return workers.each(check_range, parts)
 
 
 def _followed(
@@ -232,16 +246,41 @@ def _check_since(export: Export, head: Checkpoint, since: Path, keys: tuple[Veri
 
 
 def _recompute(
-    export: Export, replay: Replay, workers: _Workers, size: int, rules: str
+    export: Export,
+    replay: Replay,
+    workers: _Workers,
+    heaps: Heaps,
+    rules: str,
+    progress: Progress,
 ) -> tuple[int, int]:
     """How many openings held, and how many are missing without an erasure in this log."""
-    erased = frozenset(replay.book.erased)
-    withdrawn = tuple(replay.book.withdrawn)
-    known = (export.directory, size, rules, withdrawn, replay.reversals, erased)
-    shards = [workers.submit(recompute, *known, n, workers.count) for n in range(workers.count)]
-    counts, livings, faults = zip(*(shard.result() for shard in shards), strict=True)
-    if any(faults):
-        first = (fault for fault in faults if fault)
-        raise min(first, key=lambda fault: size if fault.leaf is None else fault.leaf)
-    due = sum(count for resident, count in replay.claims.items() if resident not in erased)
-    return sum(counts), due - sum(livings)
+    erased = replay.book.erased
+    due = sum(replay.claims.values())
+    done = living = 0
+    faults: list[Fault] = []
+    gone, undone = _by_heap(heaps, erased), _by_heap(heaps, replay.reversals)
+    rest = rules, tuple(replay.book.withdrawn)
+    parts = (
+        (
+            *(export.directory, heaps, number, *rest),
+            dict(leaves for who in undone[number] for leaves in replay.reversals[who].items()),
+            frozenset(gone[number]),
+        )
+        for number in range(heaps.heaps)
+    )
+    for count, alive, fault in workers.each(recompute, parts):
+        done, living = done + count, living + alive
+        faults += [fault] if fault else []
+        progress("claims", done, due)
+    if faults:
+        size = replay.book.size
+        raise min(faults, key=lambda fault: size if fault.leaf is None else fault.leaf)
+    owed = sum(count for resident, count in replay.claims.items() if resident not in erased)
+    return done, owed - living
+
+
+def _by_heap(heaps: Heaps, residents: Iterable[str]) -> dict[int, list[str]]:
+    found = defaultdict[int, list[str]](list)
+    for resident in residents:
+        found[heaps.number(resident)].append(resident)
+    return found

@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ledger import keys, note, plain
+from ledger.accounts import ASSETS, account_of
 from ledger.checkpoint import Checkpoint
 from ledger.checkpoint import open as open_checkpoint
-from ledger.entries import Entry
+from ledger.entries import KINDS, Entry, Posting
 from ledger.errors import LedgerError, Malformed, Unverified
 from ledger.merkle import (
     EMPTY_ROOT,
@@ -48,6 +49,18 @@ class Fault(LedgerError):  # noqa: N818  (as in errors)
 
 
 JsonEntry = dict[str, Any]  # an entry as JSON has it, its form having been checked
+
+_posting = tuple.__new__  # the hot path: a named tuple is a tuple
+
+
+def entry_of(value: JsonEntry) -> Entry:
+    """The entry itself."""
+    postings = [
+        _posting(Posting, (account_of(name), ASSETS[asset], bucket, amount))
+        for name, asset, bucket, amount in value["postings"]
+    ]
+    kind = KINDS[value["kind"]]
+    return Entry.trusted(value["id"], kind, value["at"], tuple(postings), value["detail"])
 
 
 class Row(NamedTuple):

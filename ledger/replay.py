@@ -10,18 +10,26 @@ import marshal
 from collections import Counter
 from collections.abc import Iterator, MutableMapping
 from pathlib import Path
-from typing import Any
 
 from ledger import keys
-from ledger.accounts import ASSETS, account_of
 from ledger.book import Book
 from ledger.checkpoint import Checkpoint
-from ledger.entries import KINDS, Entry, Kind, Posting
+from ledger.entries import Entry, Kind
 from ledger.errors import LedgerError
-from ledger.export import Export, Fault, JsonEntry, Leaves, bundle_path, tile_hash
+from ledger.export import (
+    Export,
+    Fault,
+    JsonEntry,
+    Leaves,
+    bundle_path,
+    entry_of,
+    tile_hash,
+)
 from ledger.ids import Ids
 from ledger.merkle import EMPTY_ROOT
-from ledger.plain import Terms
+from ledger.openings import FILE as OPENINGS
+from ledger.openings import Heaps, Part, check_end, check_openings
+from ledger.plain import Grant, Terms
 from ledger.state import State
 from ledger.tiles import WIDTH, Edge, Tile
 
@@ -30,19 +38,24 @@ RECENT = 8192  # entries other than issues kept whole, for those that soon answe
 # A plain issue on its way: id, resident, place of its terms in the range's list, mg, points.
 _PlainRow = tuple[bytes, str, int, int, int]
 
-_posting = tuple.__new__  # the hot path: a named tuple is a tuple
 
+def check_range(
+    directory: Path, size: int, first: int, last: int, heaps: Heaps | None = None
+) -> bytes:
+    """Check bundles ``first`` to ``last`` - 1 by themselves; the result is ``Replay.take``'s.
 
-def check_range(directory: Path, size: int, first: int, last: int) -> bytes:
-    """Check bundles ``first`` to ``last`` - 1 by themselves; the result is ``Replay.take``'s."""
+    With heaps, openings are looked at too.
+    """
     export = Export(directory)
     rows: list[_PlainRow | JsonEntry] = []
+    entries: list[Grant | JsonEntry] = []
     terms: dict[Terms, int] = {}
     roots, edge = b"", b""
     fault = None
     for index in range(first, last):
         width = min(WIDTH, size - index * WIDTH)
         row = export.row(index, width)
+        entries += row.entries
         for entry in row.entries:
             if isinstance(entry, dict):
                 rows.append(entry)
@@ -57,7 +70,9 @@ def check_range(directory: Path, size: int, first: int, last: int) -> bytes:
             roots += tile_hash(row.hashes)
         else:
             edge = row.hashes
-    return marshal.dumps((rows, [tuple(shared) for shared in terms], roots, edge, fault))
+    opened = heaps and not fault and tuple(check_openings(export, first * WIDTH, entries, heaps))
+    told = rows, [tuple(shared) for shared in terms], roots, edge, fault, opened or None
+    return marshal.dumps(told)
 
 
 class Seen(MutableMapping[str, Entry]):
@@ -111,7 +126,7 @@ class Replay:
 
     def __init__(self, export: Export, head: Checkpoint, state: State | None = None) -> None:
         self._export = export
-        self._head = head
+        self.head = head
         self._leaves = Leaves(export, head.size)
         self._edge = b""
         if state is None:
@@ -122,12 +137,15 @@ class Replay:
         # What the state has of the first bundle is read again, for its hashes alone.
         self.first, self._skip = divmod(self.book.size, WIDTH)
         self.claims: dict[str, int] = {}  # by resident, entries that cite a rule: with an opening
-        self.reversals: dict[int, int] = {}  # leaf of the entry reversed -> leaf of the reversal
+        # by resident: leaf of an entry that was reversed -> leaf of the reversal
+        self.reversals: dict[str, dict[int, int]] = {}
+        self._opened = 0  # bytes of openings
+        self._opening_fault: tuple[int | None, str, str] | None = None
         self.acts: list[int] = []  # leaves of administrators' acts
 
     def take(self, packed: bytes) -> None:
         """Take a range that ``check_range`` checked; raises ``Fault``."""
-        rows, terms, roots, edge, fault = marshal.loads(packed)  # noqa: S302  (our own worker's)
+        rows, terms, roots, edge, fault, opened = marshal.loads(packed)  # noqa: S302  (our worker's)
         self._take_rows(rows[self._skip :], [Terms(*shared) for shared in terms])
         self._skip = 0
         if fault:
@@ -135,13 +153,27 @@ class Replay:
         full, self._upper = self._upper.grow(roots)
         self._check_tiles(full)
         self._edge = edge
+        if opened:
+            self._take_openings(Part(*opened))
+
+    def _take_openings(self, part: Part) -> None:
+        if part.begin != self._opened and self._opening_fault is None:
+            part = part._replace(fault=(None, OPENINGS, "The openings are not in leaf order."))
+        self._opened = part.end
+        self._opening_fault = self._opening_fault or part.fault
+
+    def check_openings(self) -> None:
+        """Check that each opening is what its entry committed to, once all ranges are taken."""
+        if self._opening_fault:
+            raise Fault(*self._opening_fault)
+        check_end(self._export, self._opened)
 
     def _take_rows(self, rows: list[_PlainRow | JsonEntry], terms: list[Terms]) -> None:
         credit, add, claims = self.book.credit, self._ids.add, self.claims
         plain = 0
         for row in rows:
             if isinstance(row, dict):
-                self._apply(_entry(row))
+                self._apply(entry_of(row))
                 continue
             key, resident, at, reduction_mg, points = row
             if credit(resident, terms[at], reduction_mg, points):
@@ -157,7 +189,7 @@ class Replay:
         try:
             self.book.apply(entry)
         except LedgerError as error:
-            where = bundle_path(leaf, self._head.size)
+            where = bundle_path(leaf, self.head.size)
             raise Fault(leaf, where, f"{entry.kind} {entry.id}: {error}") from error
         self.kinds[entry.kind] += 1
         if "rule" in entry.detail:
@@ -165,7 +197,7 @@ class Replay:
         elif entry.kind is Kind.REVERSE:
             original = self._ids.leaf(bytes.fromhex(entry.detail["reverses"]))
             if original is not None:
-                self.reversals[original] = leaf
+                self.reversals.setdefault(entry.resident, {})[original] = leaf
         elif entry.kind is Kind.ADMIN_ACTED:
             self.acts.append(leaf)
         elif entry.kind is Kind.KEY_ROTATED:
@@ -175,7 +207,7 @@ class Replay:
         """Check that no leaf taken has an id which another had before."""
         leaf = self._ids.twice()
         if leaf is not None:
-            entry, where = self._leaves.entry(leaf), bundle_path(leaf, self._head.size)
+            entry, where = self._leaves.entry(leaf), bundle_path(leaf, self.head.size)
             what = f"{entry.kind} {entry.id}: The id was used before."
             raise Fault(leaf, where, what)
 
@@ -184,7 +216,7 @@ class Replay:
         self._check_tiles(self._upper.tiles())
         levels = (self._edge, *self._upper.levels)
         edge = Edge(levels if any(levels) else ())
-        if edge.root() != self._head.root:
+        if edge.root() != self.head.root:
             raise Fault(None, "checkpoint", "The root is not that of the entries.")
 
     def close(self) -> None:
@@ -193,7 +225,7 @@ class Replay:
 
     def state(self) -> State:
         """What a later audit needs, once everything was taken and held."""
-        return State(self._head, self.book, self._ids, self._upper, self.kinds, self.rotations)
+        return State(self.head, self.book, self._ids, self._upper, self.kinds, self.rotations)
 
     def _check_tiles(self, tiles: list[tuple[Tile, bytes]]) -> None:
         for below, data in tiles:
@@ -201,12 +233,3 @@ class Replay:
             if self._export.tile(tile) != data:
                 first = tile.index << 8 * (tile.level + 1)
                 raise Fault(first, tile.path, "The tile does not follow from those below it.")
-
-
-def _entry(value: dict[str, Any]) -> Entry:
-    postings = [
-        _posting(Posting, (account_of(name), ASSETS[asset], bucket, amount))
-        for name, asset, bucket, amount in value["postings"]
-    ]
-    kind = KINDS[value["kind"]]
-    return Entry.trusted(value["id"], kind, value["at"], tuple(postings), value["detail"])

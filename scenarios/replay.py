@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any, Final, NamedTuple
 
@@ -16,6 +16,16 @@ from scenarios.schema import canonical
 from scenarios.version import Version
 
 _FIELDS: Final = ("activity", "occurred_at", "provider", "quantities", "scenario")
+
+# What nearly all openings look like: no escape, and quantities in text.
+_TEXT: Final = r'[^"\\\x00-\x1f]*'
+_QUANTITY: Final = rf'"([a-z0-9_]+)":"({_TEXT})"'
+_SOME: Final = _QUANTITY.replace("(", "(?:")
+_PLAIN: Final = re.compile(
+    rf'\{{"activity":"{_TEXT}","occurred_at":"({_TEXT})","provider":"{_TEXT}",'
+    rf'"quantities":\{{({_SOME}(?:,{_SOME})*)\}},"scenario":"({_TEXT})"\}}'
+).fullmatch
+_quantities: Final = re.compile(_QUANTITY).findall
 
 
 class Claim(NamedTuple):
@@ -49,7 +59,8 @@ def opening(
 
 
 class Replay:
-    """Recomputes claims in ledger order; it remembers each account's use of caps and groups."""
+    """Recomputes claims in ledger order; it remembers each account's use of caps and groups, and
+    what was claimed."""
 
     def __init__(
         self, versions: Iterable[bytes], withdrawn: Iterable[tuple[str, int]] = ()
@@ -79,7 +90,7 @@ class Replay:
         due = claim(edition, activity, reduction.mg, keys, usage)
         made = Claim(reduction.mg, due.points, due.withheld, edition.scenario)
         if keys:
-            name = account, _fingerprint(opening)
+            name = account, opening
             if name in self._claimed:
                 raise ScenarioError(
                     "ALREADY_CLAIMED", "The same activity is claimed a second time."
@@ -96,32 +107,35 @@ class Replay:
         edition, activity = self._read(opening)
         if not needs(edition, activity):
             return
-        claim = self._claimed.pop((account, _fingerprint(opening)), None)
+        claim = self._claimed.pop((account, opening), None)
         if claim is None:
             raise ScenarioError("UNKNOWN_CLAIM", "A claim is undone that was not made before.")
         usage = self._usage[account]
         usage.update(undo(edition, activity, claim.reduction_mg, claim.points, usage))
 
     def _read(self, data: bytes) -> tuple[Version, Activity]:
-        table = _parse(data)
-        occurred_at = read_time(table["occurred_at"])
-        day = business_day(occurred_at)
-        edition = self._catalogue.in_force(table["scenario"], day)
-        return edition, measure(edition, occurred_at, table["quantities"])
+        scenario, occurred_at, quantities = _parse(data)
+        moment = read_time(occurred_at)
+        edition = self._catalogue.in_force(scenario, business_day(moment))
+        return edition, measure(edition, moment, quantities)
 
 
-def _parse(data: bytes) -> dict[str, Any]:
+def _parse(data: bytes) -> tuple[Any, Any, Any]:
+    """The scenario, time and quantities of an opening, if it is in its one form."""
     try:
+        plain = _PLAIN(data.decode())
+        if plain:
+            occurred_at, some, scenario = plain.groups()
+            pairs = _quantities(some)
+            quantities = dict(pairs)
+            if len(pairs) == 1 or pairs == sorted(quantities.items()):
+                return scenario, occurred_at, quantities
         table = json.loads(data)
         if type(table) is dict and tuple(table) == _FIELDS and canonical(table) == data:
-            return table
+            return table["scenario"], table["occurred_at"], table["quantities"]
     except (ValueError, TypeError, RecursionError):
         pass  # not JSON, not UTF-8 or nested without end: refused below with one sentence
     raise _malformed()
-
-
-def _fingerprint(opening: bytes) -> bytes:
-    return hashlib.sha256(opening).digest()
 
 
 def _malformed() -> ScenarioError:

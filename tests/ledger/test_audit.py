@@ -45,7 +45,7 @@ def test_an_honest_export_holds_and_is_counted(
         directory,
         jobs=jobs,
         trusted=(log_key.verifier,),
-        progress=lambda done, size: steps.append(done),
+        progress=lambda what, done, size: steps.append(done),
     )
     assert report.head.size == len(town.entries) == steps[-1]
     assert report.kinds.total() == len(town.entries)
@@ -454,6 +454,7 @@ def test_openings_out_of_order_and_rules_that_are_not_there_are_named(
     openings = [town.openings[3], town.openings[2]]
     directory = write_export(payloads(town.entries), openings)
     assert "order" in fault(directory, rules=rules).what
+    directory = write_export(payloads(town.entries), openings[::-1])
     assert "no_such_rules" in fault(directory, rules="no_such_rules").what
 
 

@@ -1,0 +1,207 @@
+"""Openings: each held against the entry that commits to it, then put aside with its account's.
+
+``openings.jsonl`` has a line of RFC 8785 JSON for each opening there is, in leaf order:
+``{"account": "resident:…", "index": leaf, "opening": text, "salt": hex}``. A range of leaves finds
+its own lines, so ranges are checked apart; what the rules make of a claim depends on the claims
+its account made before. So claims go to *heaps* on disk, all of an account's to the same one,
+and a heap at a time is small enough to be replayed in memory (``ledger.recompute``).
+"""
+
+import marshal
+import os
+import re
+from collections.abc import Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import IO, NamedTuple
+
+from ledger.accounts import Asset
+from ledger.encoding import MAX_BYTES, commit, decode, string_at
+from ledger.entries import Kind
+from ledger.errors import LedgerError, Malformed
+from ledger.export import Export, Fault, JsonEntry, entry_of
+from ledger.plain import Grant
+from ledger.transfers import granted
+
+FILE = "openings.jsonl"
+HEAP = 50_000  # claims, about: some 80 MB while they are replayed
+
+_head = re.compile(
+    r'\{"account":"resident:([0-9a-f]{32})","index":(0|[1-9][0-9]{0,14}),"opening":'
+).match
+_tail = re.compile(r',"salt":"([0-9a-f]{64})"\}\n').fullmatch
+_NOWHERE = 10**15  # beyond every leaf
+
+
+class Claim(NamedTuple):
+    """A claim that was opened: what its entry cites and credits; ``points`` are all that are due,
+    paid at once or later."""
+
+    leaf: int
+    resident: str
+    opening: str
+    scenario: str
+    version: int
+    reduction_mg: int
+    points: int
+    withheld: int
+
+
+_claimed = partial(tuple.__new__, Claim)  # the hot path: a named tuple is a tuple
+
+
+class Part(NamedTuple):
+    """The bytes of the file that a range looked at, and the first thing there that does not hold:
+    the arguments of a ``Fault``."""
+
+    begin: int
+    end: int
+    fault: tuple[int | None, str, str] | None
+
+
+class Heaps(NamedTuple):
+    """A folder for the heaps, and how many there are."""
+
+    folder: Path
+    heaps: int
+
+    @classmethod
+    def of(cls, folder: Path, size: int) -> "Heaps":
+        """As many as the claims of so large a log need."""
+        return cls(folder, size // HEAP + 1)
+
+    def number(self, resident: str) -> int:
+        """Which heap a resident's claims go to."""
+        return int(resident[:8], 16) % self.heaps
+
+    def add(self, claims: Sequence[Claim]) -> None:
+        """Put claims aside; no two processes write to one file."""
+        apart: dict[int, list[tuple[object, ...]]] = {}
+        for claim in claims:
+            apart.setdefault(self.number(claim.resident), []).append(tuple(claim))
+        for number, some in apart.items():
+            with (self.folder / f"{number}.{os.getpid()}").open("ab") as file:
+                marshal.dump(some, file)
+
+    def take(self, number: int) -> list[Claim]:
+        """All claims of a heap in leaf order; it is gone then."""
+        claims: list[Claim] = []
+        for path in self.folder.glob(f"{number}.*"):
+            with path.open("rb") as file:
+                claims += map(_claimed, _loads(file))
+            path.unlink()
+        return sorted(claims)
+
+
+def check_openings(
+    export: Export, first: int, entries: Sequence[Grant | JsonEntry], heaps: Heaps
+) -> Part:
+    """Check the openings of these entries, which begin at leaf ``first``, and put them aside."""
+    claims: list[Claim] = []
+    with (export.directory / FILE).open("rb") as file:
+        begin = end = _find(file, first)
+        leaf = None
+        try:
+            for line in file:
+                leaf = None
+                index, resident, opening, salt = _read(line)
+                if index >= first + len(entries):
+                    break
+                leaf = index
+                if index < first or (claims and index <= claims[-1].leaf):
+                    raise Malformed("The openings are not in the order of the leaves.")
+                made = commit(salt, opening.encode())
+                claims.append(_claim(index, resident, opening, made, entries[index - first]))
+                end += len(line)
+        except LedgerError as error:
+            return Part(begin, end, (leaf, _where(file, end), str(error)))
+    heaps.add(claims)
+    return Part(begin, end, None)
+
+
+def check_end(export: Export, end: int) -> None:
+    """Check that the file has nothing after the last part of it that was looked at."""
+    with (export.directory / FILE).open("rb") as file:
+        if file.seek(0, os.SEEK_END) != end:
+            what = "The openings are not in the order of the leaves, or of no leaf."
+            raise Fault(None, _where(file, end), what)
+
+
+def _loads(file: IO[bytes]) -> Iterator[tuple[object, ...]]:
+    size = file.seek(0, os.SEEK_END)
+    file.seek(0)
+    while file.tell() < size:
+        yield from marshal.load(file)  # noqa: S302  (our own worker's)
+
+
+def _find(file: IO[bytes], leaf: int) -> int:
+    """Go to the first line of this leaf or a later one; where that is.
+
+    A line that cannot be read is taken for a later one's: whoever comes to it says so.
+    """
+    low, high = 0, file.seek(0, os.SEEK_END)
+    while low < high:
+        middle = (low + high) // 2
+        file.seek(max(0, middle - 1))
+        if middle:
+            file.readline()  # to the first that begins at the middle or after it
+        start = file.tell()
+        line = file.readline() if start < high else b""
+        head = _head(line[:100].decode("latin-1"))
+        if head and int(head[2]) < leaf:
+            low = start + len(line)
+        else:
+            high = middle
+    file.seek(low)
+    return low
+
+
+def _read(line: bytes) -> tuple[int, str, str, bytes]:
+    if line[-1:] != b"\n":
+        raise Malformed("The line does not end.")
+    if len(line) <= MAX_BYTES:
+        try:
+            text = line.decode()
+        except UnicodeDecodeError as error:
+            raise Malformed("The bytes are not UTF-8 JSON.") from error
+        if head := _head(text):
+            opening, end = string_at(text, head.end())
+            if tail := _tail(text, end):
+                return int(head[2]), head[1], opening, bytes.fromhex(tail[1])
+    decode(line[:-1])  # which says what is wrong with its form
+    raise Malformed("An opening has the account, the index, its text and a salt in hex.")
+
+
+def _claim(
+    leaf: int, resident: str, opening: str, commitment: str, entry: Grant | JsonEntry
+) -> Claim:
+    if isinstance(entry, dict):
+        owner, committed, *credited = _credited(entry)
+    else:
+        _, owner, terms, mg, points, committed, awaiting, withheld = entry
+        credited = [terms[0], terms[1], mg, points + awaiting, withheld]
+    if owner != resident:
+        raise Malformed("The leaf is not an issue to this account.")
+    if committed != commitment:
+        raise Malformed("The opening is not what the entry committed to.")
+    return _claimed((leaf, resident, opening, *credited))
+
+
+def _credited(value: JsonEntry) -> tuple[str, str, str, int, int, int, int]:
+    """Whose an issue is, its commitment, and what it cites and credits; of no issue, nobody's."""
+    entry = entry_of(value)
+    if entry.kind is not Kind.ISSUE or "rule" not in entry.detail:
+        return "", "", "", 0, 0, 0, 0
+    detail = entry.detail
+    scenario, version, _ = detail["rule"]
+    points = granted(entry, Asset.POINT) + detail.get("awaiting", 0)
+    amounts = granted(entry, Asset.CO2E), points, detail.get("withheld", 0)
+    return entry.resident, detail["commitment"], scenario, version, *amounts
+
+
+def _where(file: IO[bytes], at: int) -> str:
+    file.seek(0)
+    lines, left = 1, at
+    while left and (part := file.read(min(left, 1 << 20))):
+        lines, left = lines + part.count(b"\n"), left - len(part)
+    return f"{FILE} line {lines}"
