@@ -10,7 +10,7 @@ and a heap at a time is small enough to be replayed in memory (``ledger.recomput
 import marshal
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import IO, NamedTuple
@@ -30,7 +30,7 @@ _head = re.compile(
     r'\{"account":"resident:([0-9a-f]{32})","index":(0|[1-9][0-9]{0,14}),"opening":'
 ).match
 _tail = re.compile(r',"salt":"([0-9a-f]{64})"\}\n').fullmatch
-_NOWHERE = 10**15  # beyond every leaf
+_LENGTH = 8  # bytes before each part of a heap, which say how long it is
 
 
 class Claim(NamedTuple):
@@ -81,14 +81,17 @@ class Heaps(NamedTuple):
             apart.setdefault(self.number(claim.resident), []).append(tuple(claim))
         for number, some in apart.items():
             with (self.folder / f"{number}.{os.getpid()}").open("ab") as file:
-                marshal.dump(some, file)
+                data = marshal.dumps(some)
+                file.write(len(data).to_bytes(_LENGTH) + data)
 
     def take(self, number: int) -> list[Claim]:
         """All claims of a heap in leaf order; it is gone then."""
         claims: list[Claim] = []
         for path in self.folder.glob(f"{number}.*"):
             with path.open("rb") as file:
-                claims += map(_claimed, _loads(file))
+                while length := file.read(_LENGTH):
+                    some = marshal.loads(file.read(int.from_bytes(length)))  # noqa: S302  (ours)
+                    claims += map(_claimed, some)
             path.unlink()
         return sorted(claims)
 
@@ -125,13 +128,6 @@ def check_end(export: Export, end: int) -> None:
         if file.seek(0, os.SEEK_END) != end:
             what = "The openings are not in the order of the leaves, or of no leaf."
             raise Fault(None, _where(file, end), what)
-
-
-def _loads(file: IO[bytes]) -> Iterator[tuple[object, ...]]:
-    size = file.seek(0, os.SEEK_END)
-    file.seek(0)
-    while file.tell() < size:
-        yield from marshal.load(file)  # noqa: S302  (our own worker's)
 
 
 def _find(file: IO[bytes], leaf: int) -> int:
