@@ -52,6 +52,7 @@ from app.api import (
     tills,
     voucher_tills,
     vouchers,
+    webhook_desks,
     webhooks,
 )
 from app.clock import Clock
@@ -169,6 +170,7 @@ def create_app(config: Config, clock: Clock | None = None) -> Flask:
         registry.blp,
         log.blp,
         webhooks.blp,
+        webhook_desks.blp,
         ops.blp,
     ]
     for blueprint in audiences + ([sandbox.blp] if config.sandbox else []):

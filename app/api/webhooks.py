@@ -2,41 +2,40 @@
 
 from __future__ import annotations
 
-import re
 from datetime import datetime
 from typing import Any
 
 import marshmallow as ma
-import orjson
 from flask import Response, g
 from sqlalchemy import Connection
 
-from app.api.wire import (
-    Blueprint,
-    PageArgs,
-    answer,
-    answer_once,
-    cursor_of,
-    instant,
-    moment_of,
-    page,
-    stamp,
+from app.api.webhook_forms import (
+    EndpointSchema,
+    EventsArgs,
+    EventsSchema,
+    ReplayedSchema,
+    ReplaySchema,
+    SecretEndpointSchema,
+    SinceSchema,
+    WholeEventSchema,
+    endpoint_shown,
+    events_page,
+    known_endpoint,
+    known_event,
+    whole_event,
 )
+from app.api.wire import Blueprint, answer, answer_once
 from app.auth import head_office
 from app.errors import Problem
 from app.flows.webhook import replay as again
 from app.flows.webhook.address import MAX_URL
-from app.flows.webhook.emit import KINDS, TEST, VERIFICATION
+from app.flows.webhook.emit import KINDS
 from app.flows.webhook.endpoint import Shown, disable, register, rotate, send_test
 from app.flows.webhook.prove_owner import ask
 from app.flows.webhook.spread import KEPT
-from app.store import deliveries, webhooks
+from app.store import webhooks
 from app.store.db import transact
-from app.store.deliveries import STATES, Attempt, Delivery
-from app.store.webhooks import Endpoint, Event
 from app.wiring import wired
-
-_ID = re.compile("[0-9a-f]{32}")
 
 blp = Blueprint(
     "webhooks",
@@ -61,28 +60,6 @@ class RegisterSchema(ma.Schema):
     )
 
 
-class EndpointSchema(ma.Schema):
-    """An endpoint. `reason` says why it is disabled, or what its last proof failed by."""
-
-    id = ma.fields.String(required=True)
-    url = ma.fields.String(required=True)
-    kinds = ma.fields.List(ma.fields.String(), required=True)
-    state = ma.fields.String(
-        required=True, validate=ma.validate.OneOf(["pending", "active", "disabled"])
-    )
-    reason = ma.fields.String(required=True)
-    secret = ma.fields.String(metadata={"description": "shown once, when it is made"})
-    old_secret_until = ma.fields.String(
-        required=True,
-        allow_none=True,
-        metadata={"description": "the secret before signs as well until then"},
-    )
-    made_at = ma.fields.String(required=True)
-    made_date = ma.fields.String(required=True)
-    verified_at = ma.fields.String(required=True, allow_none=True)
-    failing_since = ma.fields.String(required=True, allow_none=True)
-
-
 class EndpointsSchema(ma.Schema):
     """A merchant's endpoints, oldest first."""
 
@@ -95,77 +72,13 @@ class SentSchema(ma.Schema):
     event = ma.fields.String(required=True)
 
 
-class ReplaySchema(ma.Schema):
-    """To one endpoint; without it, to all that ask for the event's kind."""
-
-    endpoint = ma.fields.String(validate=ma.validate.Length(1, 64))
-
-
-class SinceSchema(ma.Schema):
-    """From when on; nothing is older than 90 days."""
-
-    since = ma.fields.AwareDateTime(format="iso", required=True)
-
-
-class ReplayedSchema(ma.Schema):
-    """How many deliveries were made due."""
-
-    replayed = ma.fields.String(required=True)
-
-
-class EventsArgs(PageArgs):
-    """Which events: of a kind, or with a delivery in a state."""
-
-    kind = ma.fields.String(validate=ma.validate.OneOf([*KINDS, TEST, VERIFICATION]))
-    state = ma.fields.String(validate=ma.validate.OneOf(STATES))
-
-
-class DeliverySchema(ma.Schema):
-    """How an event stands with an endpoint."""
-
-    endpoint = ma.fields.String(required=True)
-    state = ma.fields.String(required=True, validate=ma.validate.OneOf(STATES))
-    attempts = ma.fields.Integer(required=True)
-    next_at = ma.fields.String(required=True, allow_none=True)
-
-
-class EventSchema(ma.Schema):
-    """An event; `id` is what is sent as webhook-id."""
-
-    id = ma.fields.String(required=True)
-    kind = ma.fields.String(required=True)
-    at = ma.fields.String(required=True)
-    deliveries = ma.fields.List(ma.fields.Nested(DeliverySchema), required=True)
-
-
-class EventsSchema(ma.Schema):
-    """A page of events, newest first."""
-
-    items = ma.fields.List(ma.fields.Nested(EventSchema), required=True)
-    next_cursor = ma.fields.String(required=True, allow_none=True)
-    has_more = ma.fields.Boolean(required=True)
-
-
-class AttemptSchema(ma.Schema):
-    """One request to an endpoint: its HTTP status, if one came, and what was wrong."""
-
-    endpoint = ma.fields.String(required=True)
-    attempt = ma.fields.Integer(required=True)
-    at = ma.fields.String(required=True)
-    ms = ma.fields.Integer(required=True)
-    status = ma.fields.Integer(required=True, allow_none=True)
-    error = ma.fields.String(required=True)
-
-
-class WholeEventSchema(EventSchema):
-    """An event with the body that is sent and every attempt."""
-
-    body = ma.fields.Dict(required=True)
-    attempts = ma.fields.List(ma.fields.Nested(AttemptSchema), required=True)
-
-
 @blp.serve(
-    "POST", "/webhooks", gives=EndpointSchema, guard=head_office, body=RegisterSchema, status=201
+    "POST",
+    "/webhooks",
+    gives=SecretEndpointSchema,
+    guard=head_office,
+    body=RegisterSchema,
+    status=201,
 )
 def post_webhook(args: dict[str, Any]) -> Response:
     """登记通知地址 · Add an endpoint; its secret is in this answer only.
@@ -185,7 +98,7 @@ def list_webhooks() -> Response:
     """通知地址列表 · Every endpoint."""
     with wired().engine.connect() as tx:
         found = webhooks.of_merchant(tx, g.merchant.id)
-    return answer({"items": [_endpoint(one) for one in found]})
+    return answer({"items": [endpoint_shown(one) for one in found]})
 
 
 @blp.serve("GET", "/webhooks/<webhook>", gives=EndpointSchema, guard=head_office)
@@ -195,8 +108,8 @@ def get_webhook(webhook: str) -> Response:
         found = webhooks.of_merchant(tx, g.merchant.id)
     there = next((one for one in found if one.id == webhook), None)
     if there is None:
-        raise _unknown()
-    return answer(_endpoint(there))
+        raise Problem("WEBHOOK_UNKNOWN", "this merchant has no endpoint of this id")
+    return answer(endpoint_shown(there))
 
 
 @blp.serve(
@@ -219,27 +132,27 @@ def post_enable(webhook: str) -> Response:
 @blp.serve(
     "POST",
     "/webhooks/<webhook>/rotate-secret",
-    gives=EndpointSchema,
+    gives=SecretEndpointSchema,
     guard=head_office,
     repeat=True,
 )
 def post_rotate_secret(webhook: str) -> Response:
     """更换密钥 · Make a new secret; the one before signs as well for 24 hours."""
-    vault, who, one, now = wired().vault, g.merchant.id, _known(webhook), wired().clock()
+    vault, who, one, now = wired().vault, g.merchant.id, known_endpoint(webhook), wired().clock()
     return answer_once(lambda tx: _secret(rotate(tx, vault, who, one, now)))
 
 
 @blp.serve("POST", "/webhooks/<webhook>/disable", gives=EndpointSchema, guard=head_office)
 def post_disable(webhook: str) -> Response:
     """停用通知地址 · Send nothing more; what waits is dead, and may be replayed later."""
-    who, one = g.merchant.id, _known(webhook)
-    return answer(_endpoint(transact(wired().engine, lambda tx: disable(tx, who, one))))
+    who, one = g.merchant.id, known_endpoint(webhook)
+    return answer(endpoint_shown(transact(wired().engine, lambda tx: disable(tx, who, one))))
 
 
 @blp.serve("POST", "/webhooks/<webhook>/test", gives=SentSchema, guard=head_office, status=202)
 def post_test(webhook: str) -> Response:
     """发送测试事件 · Send an active endpoint an event `endpoint.test`."""
-    here, parts = wired(), (wired().vault, g.merchant.id, _known(webhook), wired().clock())
+    here, parts = wired(), (wired().vault, g.merchant.id, known_endpoint(webhook), wired().clock())
     return answer({"event": transact(here.engine, lambda tx: send_test(tx, *parts))}, 202)
 
 
@@ -256,7 +169,7 @@ def post_replay_since(args: dict[str, Any], webhook: str) -> Response:
 
     Its receiver knows by webhook-id what it has already.
     """
-    who, one, now = g.merchant.id, _known(webhook), wired().clock()
+    who, one, now = g.merchant.id, known_endpoint(webhook), wired().clock()
     since: datetime = max(args["since"], now - KEPT)
 
     def work(tx: Connection) -> int:
@@ -268,29 +181,15 @@ def post_replay_since(args: dict[str, Any], webhook: str) -> Response:
 @blp.serve("GET", "/events", gives=EventsSchema, guard=head_office, query=EventsArgs)
 def list_events(args: dict[str, Any]) -> Response:
     """事件日志 · Events of the last 90 days, newest first."""
-    limit, place = args["limit"], moment_of(args.get("cursor"))
-    wanted = (args.get("state"), args.get("kind"), place, limit + 1)
     with wired().engine.connect() as tx:
-        found = deliveries.page(tx, g.merchant.id, *wanted)
-        stand = deliveries.of_events(tx, [one.id for one in found[:limit]])
-    items = [_event(one, stand.get(one.id, [])) for one in found[:limit]]
-    last = found[limit - 1] if len(found) > limit else None
-    return answer(page(items, cursor_of(f"{last.at.isoformat()} {last.id}") if last else None))
+        return answer(events_page(tx, g.merchant.id, args))
 
 
 @blp.serve("GET", "/events/<event>", gives=WholeEventSchema, guard=head_office)
 def get_event(event: str) -> Response:
     """读取事件 · An event, the body that is sent, and every attempt."""
-    if not _ID.fullmatch(event):
-        raise _no_event()
     with wired().engine.connect() as tx:
-        found = deliveries.event(tx, g.merchant.id, event)
-        if found is None:
-            raise _no_event()
-        stand = deliveries.of_events(tx, [event]).get(event, [])
-        made = deliveries.attempts(tx, event)
-    whole = {"body": orjson.loads(found.body), "attempts": [_attempt(one) for one in made]}
-    return answer(_event(found, stand) | whole)
+        return answer(whole_event(tx, g.merchant.id, event))
 
 
 @blp.serve(
@@ -303,67 +202,16 @@ def get_event(event: str) -> Response:
 )
 def post_replay(args: dict[str, Any], event: str) -> Response:
     """重发事件 · Send an event again, whatever became of it, with a ladder of its own."""
-    if not _ID.fullmatch(event):
-        raise _no_event()
-    to = _known(args["endpoint"]) if "endpoint" in args else None
-    parts = (g.merchant.id, event, to, wired().clock())
+    to = known_endpoint(args["endpoint"]) if "endpoint" in args else None
+    parts = (g.merchant.id, known_event(event), to, wired().clock())
     count = transact(wired().engine, lambda tx: again.replay(tx, *parts))
     return answer({"replayed": str(count)}, 202)
 
 
 def _prove(webhook: str) -> Response:
-    here, parts = wired(), (wired().vault, g.merchant, _known(webhook), wired().clock())
-    return answer(_endpoint(transact(here.engine, lambda tx: ask(tx, *parts))), 202)
-
-
-def _known(webhook: str) -> str:
-    if not _ID.fullmatch(webhook):
-        raise _unknown()
-    return webhook
-
-
-def _unknown() -> Problem:
-    return Problem("WEBHOOK_UNKNOWN", "this merchant has no endpoint of this id")
-
-
-def _no_event() -> Problem:
-    return Problem("EVENT_UNKNOWN", "this merchant has no event of this id")
+    here, parts = wired(), (wired().vault, g.merchant, known_endpoint(webhook), wired().clock())
+    return answer(endpoint_shown(transact(here.engine, lambda tx: ask(tx, *parts))), 202)
 
 
 def _secret(shown: Shown) -> dict[str, Any]:
-    return _endpoint(shown.endpoint) | ({"secret": shown.secret} if shown.secret else {})
-
-
-def _endpoint(one: Endpoint) -> dict[str, Any]:
-    return {
-        "id": one.id,
-        "url": one.url,
-        "kinds": one.kinds,
-        "state": one.state,
-        "reason": one.reason,
-        "old_secret_until": _moment(one.old_until),
-        **stamp("made", one.made_at),
-        "verified_at": _moment(one.verified_at),
-        "failing_since": _moment(one.failing_since),
-    }
-
-
-def _event(one: Event, stand: list[Delivery]) -> dict[str, Any]:
-    shown = [
-        {
-            "endpoint": each.endpoint,
-            "state": each.state,
-            "attempts": each.attempts,
-            "next_at": instant(each.next_at) if each.state == "waiting" else None,
-        }
-        for each in stand
-    ]
-    return {"id": one.id, "kind": one.kind, "at": instant(one.at), "deliveries": shown}
-
-
-def _attempt(one: Attempt) -> dict[str, Any]:
-    return one._asdict() | {"at": instant(one.at)}
-
-
-def _moment(at: datetime | None) -> str | None:
-    return instant(at) if at else None
+    return endpoint_shown(shown.endpoint) | ({"secret": shown.secret} if shown.secret else {})

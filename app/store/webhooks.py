@@ -54,6 +54,7 @@ class Line(NamedTuple):
     at: datetime
 
 
+ENDPOINT_STATES = ("pending", "active", "disabled")
 _COLUMNS = (
     "encode(id, 'hex'), encode(merchant, 'hex'), url, secret, old_secret, old_until, kinds, state,"
     " reason, made_at, verified_at, failing_since"
@@ -173,3 +174,55 @@ def change(tx: Connection, one: Endpoint) -> None:
         ),
         one._asdict() | {"id": bytes.fromhex(one.id)},
     )
+
+
+class Watched(NamedTuple):
+    """An endpoint among those of all merchants: its merchant's code, and how many deliveries wait
+    for it and are dead, counted up to `COUNTED`."""
+
+    code: str
+    endpoint: Endpoint
+    waiting: int
+    dead: int
+
+
+COUNTED = 10_000
+_COUNT = """CROSS JOIN LATERAL (SELECT count(*) FROM (SELECT FROM webhook_deliveries
+  WHERE endpoint = e.key AND state = '%s' LIMIT :counted) few) %s (count)"""
+_WATCHED = text(f"""
+SELECT m.code, waiting.count, dead.count, e.*
+FROM (SELECT id AS key, merchant AS owner, {_COLUMNS} FROM webhook_endpoints) e
+JOIN merchants m ON m.id = e.owner
+{_COUNT % ("waiting", "waiting")}
+{_COUNT % ("dead", "dead")}
+WHERE (m.code, e.key) > (:code, :id)
+  AND (CAST(:merchant AS text) IS NULL OR m.code = :merchant)
+  AND (CAST(:state AS text) IS NULL OR e.state = :state)
+  AND (NOT :failing OR e.failing_since IS NOT NULL OR dead.count > 0)
+ORDER BY m.code, e.key LIMIT :limit""")  # noqa: S608
+
+
+def watched(
+    tx: Connection,
+    merchant: str | None,
+    state: str | None,
+    after: tuple[str, str],
+    limit: int,
+    *,
+    failing: bool,
+) -> list[Watched]:
+    """Endpoints of all merchants, or of that code, after a merchant's code and an endpoint's id;
+    in a state, or only those whose deliveries fail or are dead."""
+    given = {
+        "code": after[0],
+        "id": bytes.fromhex(after[1]),
+        "merchant": merchant,
+        "state": state,
+        "failing": failing,
+        "counted": COUNTED,
+        "limit": limit,
+    }
+    return [
+        Watched(code, Endpoint(*columns), waiting, dead)
+        for code, waiting, dead, _, _, *columns in tx.execute(_WATCHED, given)
+    ]

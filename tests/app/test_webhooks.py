@@ -17,6 +17,7 @@ import pytest
 from sqlalchemy import create_engine, text
 from standardwebhooks import Webhook, WebhookVerificationError
 
+from app.api.webhook_desks import WatchedEndpointsSchema
 from app.cli.local import running
 from app.flows import redeem
 from app.flows.webhook.deliver import AT_ONCE, LADDER, Courier, asked_pause
@@ -690,3 +691,88 @@ def test_what_waits_and_what_is_dead_can_be_watched(told, courier, city, client)
 def test_times_in_answers_have_the_citys_offset(told):
     for name in ("made_at", "verified_at"):
         assert datetime.fromisoformat(told.read()[name]).utcoffset() == timedelta(hours=8)
+
+
+# ---- for administrators
+
+
+def test_administrators_see_whose_endpoints_fail_and_what_is_dead(
+    told, open_shop, open_receiver, prove, courier, desk
+):
+    tea = prove(open_shop("tea"), open_receiver())
+    tea.receiver.answer = lambda *_: (410, {}, b"")
+    told.say()
+    tea.say(secret="none of the operator's")
+    while courier.step():
+        pass
+    olga = desk("operator")
+    listed = olga.get("webhooks").get_json()
+    assert WatchedEndpointsSchema().validate(listed) == {}
+    assert [
+        (one["merchant"], one["state"], one["waiting"], one["dead"]) for one in listed["items"]
+    ] == [
+        ("noodles", "active", 0, 0),
+        ("tea", "disabled", 0, 1),
+    ]
+    for query, many in (
+        ({"failing": "true"}, ["tea"]), ({"state": "active"}, ["noodles"]),
+        ({"merchant": "tea"}, ["tea"]), ({"merchant": "tea", "state": "active"}, []),
+    ):  # fmt: skip
+        found = olga.get("webhooks", **query).get_json()["items"]
+        assert [one["merchant"] for one in found] == many
+    first = olga.get("webhooks", limit=1).get_json()
+    second = olga.get("webhooks", limit=1, cursor=first["next_cursor"]).get_json()
+    assert first["items"] + second["items"] == listed["items"]
+    assert olga.get("webhooks", cursor="YWJj").get_json()["code"] == "CURSOR_INVALID"
+    (letter,) = olga.get("merchants/tea/events", state="dead").get_json()["items"]
+    assert letter == tea.events(state="dead")[0]
+    whole = desk("auditor").get(f"merchants/tea/events/{letter['id']}").get_json()
+    assert whole == tea.shop.get(f"events/{letter['id']}").get_json()
+    assert [one["status"] for one in whole["attempts"]] == [410]
+    for path in ("merchants/noodles/events/" + letter["id"], "merchants/tea/events/x"):
+        assert olga.get(path).get_json()["code"] == "EVENT_UNKNOWN"
+    assert olga.get("merchants/nobody/events").get_json()["code"] == "NOT_FOUND"
+
+
+def test_what_an_url_asks_with_is_its_merchants(shop, receiver, desk):
+    shop.post("webhooks", {"url": f"{receiver.url}?token=secret"})
+    (one,) = desk("operator").get("webhooks").get_json()["items"]
+    assert one["url"] == receiver.url
+    assert "secret" not in one
+
+
+def test_an_operator_sends_again_what_was_lost_and_leaves_a_record(told, courier, desk):
+    told.receiver.answer = lambda *_: (500, {}, b"")
+    told.say()
+    courier.step()
+    told.shop.post(f"webhooks/{told.id}/disable")
+    (letter,) = told.events(state="dead")
+    olga, replay = desk("operator", name="olga"), f"merchants/noodles/events/{letter['id']}/replay"
+    refused = olga.post(replay, {"endpoint": told.id})
+    assert (refused.status_code, refused.get_json()["code"]) == (409, "WEBHOOK_STATE")
+    assert olga.post(replay, {}).get_json() == {"replayed": "0"}
+    told.receiver.answer = None
+    told.shop.post(f"webhooks/{told.id}/enable")
+    courier.step()
+    assert olga.post(replay, {}, key="replay-once").get_json() == {"replayed": "1"}
+    assert olga.post(replay, {}, key="replay-once").get_json() == {"replayed": "1"}
+    courier.step()
+    assert told.verified()["type"] == "bill.ready"
+    since = {"since": "2020-01-01T00:00:00Z"}
+    path = f"merchants/noodles/webhooks/{told.id}/replay"
+    many = int(olga.post(path, since).get_json()["replayed"])
+    before = len(told.receiver.got)
+    while courier.step():
+        pass
+    assert len(told.receiver.got) - before == many == 1
+    for one, code in (("x", "WEBHOOK_UNKNOWN"), ("0" * 32, "WEBHOOK_UNKNOWN")):
+        answer = olga.post(f"merchants/noodles/webhooks/{one}/replay", since)
+        assert answer.get_json()["code"] == code
+    acts = desk("auditor").get("trail", action="webhook.replayed").get_json()["items"]
+    said = [(act["actor"], act["target"], act["detail"]) for act in acts]
+    event = {"event": letter["id"]}
+    assert said[1:] == [
+        ("olga", "noodles", event | {"replayed": 1}),
+        ("olga", "noodles", event | {"replayed": 0}),
+    ]
+    assert said[0][2]["endpoint"] == told.id
