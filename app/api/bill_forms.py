@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
+from decimal import Decimal
 from typing import Any, Final
 
 import marshmallow as ma
 
 from app.api.wire import PageArgs, Pattern, calendar_day, stamp
 from app.flows.bill.difference import CLAIMS, Answered, Claim, shown
-from app.flows.bill.write import price
-from app.flows.workbook import Cells
+from app.flows.bill.write import yuan
 from app.store.bills import Sum
 from app.store.settlement import Bill, StoreMonth, Terms
 
@@ -271,32 +271,33 @@ def _sum(sums: Iterator[Sum]) -> dict[str, str]:
     }
 
 
-def summary(
-    code: str, day: int, bill: Bill | None, terms: Terms, sums: Sequence[Sum]
-) -> list[Cells]:
-    """The first sheet of a day's workbook: which day it is, and its sums by store and kind."""
+def facts(code: str, day: int, bill: Bill | None, terms: Terms) -> list[tuple[str, str]]:
+    """The head of a day's workbook."""
     payer = "城市 city" if terms.payer == "city" else "商户 merchant"
-    state = "已关账 closed" if bill else "未关账，仅供预览 open, a preview"
     return [
         ("商户 merchant", bill.name if bill else code),
         ("商户代码 code", code),
         ("日期 date", calendar_day(day)),
-        ("状态 state", state),
+        ("状态 state", "已关账 closed" if bill else "未关账，仅供预览 open, a preview"),
         ("合同 contract", str(terms.contract)),
         ("付款方 payer", payer),
         ("每百积分(分) fen per 100 points", str(terms.fen_per_100_points)),
         ("CSV SHA-256", bill.csv_sha256.hex() if bill else ""),
-        (),
-        (
-            "门店 store",
-            "名称 name",
-            "类型 kind",
-            "单数 documents",
-            "积分 points",
-            "金额(元) amount",
-        ),
-        *((*one, price(one.points * terms.milli_fen_per_point)) for one in sums),
     ]
+
+
+def table(sums: Sequence[Sum], terms: Terms) -> list[tuple[str | int | Decimal, ...]]:
+    """A day's workbook by store and kind."""
+    head = (
+        "门店 store",
+        "名称 name",
+        "类型 kind",
+        "单数 documents",
+        "积分 points",
+        "金额(元) amount",
+    )
+    rows = [(*one, Decimal(yuan(one.points * terms.milli_fen_per_point))) for one in sums]
+    return [head, *rows]
 
 
 def part_of_month(one: StoreMonth) -> dict[str, str]:

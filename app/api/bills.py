@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 from base64 import b64encode
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterator
 from datetime import date
-from typing import Any
+from tempfile import TemporaryFile
+from typing import IO, Any
 
 import orjson
 from flask import Response, g
@@ -20,18 +21,18 @@ from app.errors import Problem
 from app.flows.bill.close import end_of
 from app.flows.bill.difference import report_differences
 from app.flows.bill.pay import BillError
-from app.flows.bill.statement import days_of, statement, statement_workbook
-from app.flows.bill.write import Tally, csv_of, workbook_of
+from app.flows.bill.statement import days_of, statement, write_statement
+from app.flows.bill.write import Tally, csv_of, workbook
 from app.flows.once import Answer, KeyReusedError, Repeat, once
 from app.store import bills, settlement
 from app.store.db import one_statement, snapshot
-from app.store.merchants import Merchant
 from app.store.settlement import Bill, Terms
 from app.wiring import wired
 from ledger.buckets import day_number
 
 _CSV = "text/csv; charset=utf-8"
 _XLSX = "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet"
+_PIECE = 65536
 _BINARY = {"type": "string", "format": "binary"}
 
 blp = Blueprint(
@@ -107,10 +108,16 @@ def get_bill_csv(args: dict[str, Any], day: str) -> Response:
 )
 def get_bill_xlsx(args: dict[str, Any], day: str) -> Response:
     """日账单 XLSX · The same as a workbook: by store and kind, with names, and the documents."""
-    here = wired()
-    with snapshot(here.engine) as tx:
-        found = _found(tx, day, preview=args["preview"] == "true")
-    return _workbook(_xlsx(here.engine, g.merchant, *found), f"puhui-{g.merchant.code}-{day}.xlsx")
+    with snapshot(wired().engine) as tx:
+        number, bill, terms = _found(tx, day, preview=args["preview"] == "true")
+        table = forms.table(bills.sums(tx, g.merchant.id, number), terms)
+        facts = forms.facts(g.merchant.code, number, bill, terms)
+        rows = bills.rows(tx, g.merchant.id, number)
+
+        def write(file: IO[bytes]) -> None:
+            workbook(file, facts, table, rows, terms.milli_fen_per_point)
+
+        return _workbook(write, f"puhui-{g.merchant.code}-{day}.xlsx")
 
 
 @blp.serve("GET", "/statements/<month>", gives=forms.MerchantStatementSchema, guard=head_office)
@@ -143,7 +150,7 @@ def get_statement_xlsx(month: str) -> Response:
         made = statement(tx, g.merchant.id, number)
     name = made.bills[0].name if made.bills else g.merchant.code
     file_name = f"puhui-{g.merchant.code}-{month}.xlsx"
-    return _workbook(statement_workbook(made, name, number), file_name)
+    return _workbook(lambda file: write_statement(file, made, name, number), file_name)
 
 
 @blp.serve(
@@ -220,19 +227,19 @@ def _csv(engine: Engine, merchant: str, day: int, terms: Terms) -> Iterator[byte
         yield from csv_of(bills.rows(tx, merchant, day), terms.milli_fen_per_point, Tally())
 
 
-def _xlsx(
-    engine: Engine, merchant: Merchant, day: int, bill: Bill | None, terms: Terms
-) -> Iterator[bytes]:
-    """The same as a workbook; its sums and documents are of one moment, also in a preview."""
-    with snapshot(engine) as tx:
-        sums = bills.sums(tx, merchant.id, day)
-        summary = forms.summary(merchant.code, day, bill, terms, sums)
-        rows, lines = bills.rows(tx, merchant.id, day), sum(one.lines for one in sums)
-        yield from workbook_of(summary, rows, lines, terms.milli_fen_per_point)
+def _workbook(write: Callable[[IO[bytes]], None], name: str) -> Response:
+    file = TemporaryFile()  # noqa: SIM115 (the answer closes it)
+    write(file)
+    file.seek(0)
+    made = Response(_pieces(file), content_type=_XLSX)
+    made.call_on_close(file.close)  # also if nobody reads it to its end
+    return _file(made, name)
 
 
-def _workbook(pieces: Iterable[bytes], name: str) -> Response:
-    return _file(Response(pieces, content_type=_XLSX), name)
+def _pieces(file: IO[bytes]) -> Iterator[bytes]:
+    with file:
+        while piece := file.read(_PIECE):
+            yield piece
 
 
 def _file(made: Response, name: str) -> Response:

@@ -166,7 +166,7 @@ def collect(
         "tables": {section.table: section.rows for section in sections},
     }
     files["data.json"] = orjson.dumps(data, option=orjson.OPT_INDENT_2)
-    files["data.xlsx"] = workbook(entries, sections, catalogue)
+    files["data.xlsx"] = workbook(entries, sections, catalogue, now)
     files |= _receipts(tx, facts)
     signers = vault.ring.signers
     files[form.MANIFEST] = form.sign(resident, instant(now), files, signers).encode()

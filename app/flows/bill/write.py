@@ -10,16 +10,15 @@ backtick off.
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
-from functools import lru_cache
 from io import StringIO
-from itertools import chain, islice
-from math import ceil
-from typing import Final
+from typing import IO, Any, Final
 
-from app.flows.workbook import Cells, Sheet, workbook
+import xlsxwriter
+
+from app.config import CITY_ZONE
 from app.store.bills import Row
 
 HEAD: Final = (
@@ -37,8 +36,16 @@ TOTAL: Final = "合计 total"
 _BOM: Final = "\ufeff"  # else Excel takes UTF-8 for the encoding of its own country
 _CHUNK_ROWS: Final = 1000
 _SHEET_ROWS: Final = 1_000_000  # a sheet of a workbook has 1,048,576
+WORKBOOK: Final = {
+    "constant_memory": True,
+    "strings_to_formulas": False,
+    "strings_to_urls": False,
+    "strings_to_numbers": False,
+}
 _WIDTHS: Final = (20, 9, 34, 34, 14, 14, 34, 12, 16)
-SUMMARY_WIDTHS: Final = (22,) * 9
+
+Cells = Sequence[str | int | Decimal]
+"""A row of a workbook."""
 
 
 @dataclass
@@ -56,7 +63,6 @@ class Tally:
             yield row
 
 
-@lru_cache(10_000)
 def yuan(milli_fen: int) -> str:
     """An amount in yuan, exact: points are paid for by the hundredth of a fen, so with four
     digits."""
@@ -72,13 +78,18 @@ def csv_of(rows: Iterable[Row], milli_fen_per_point: int, tally: Tally) -> Itera
     writer = csv.writer(page, lineterminator="\r\n")
     writer.writerow(HEAD)
     for row in tally.count(rows):
-        texts = [f"`{text}" if text else "" for text in row[:7]]
+        texts = [f"`{text}" if text else "" for text in _texts(row)]
         writer.writerow((*texts, row.points, yuan(row.points * milli_fen_per_point)))
         if tally.lines % _CHUNK_ROWS == 0:
             yield _taken(page)
     total = yuan(tally.points * milli_fen_per_point)
     writer.writerow((f"`{TOTAL}", f"`{tally.lines}", *[""] * 5, tally.points, total))
     yield _taken(page)
+
+
+def _texts(row: Row) -> tuple[str, ...]:
+    local = row.at.astimezone(CITY_ZONE).replace(tzinfo=None)
+    return (local.isoformat(" ", "seconds"), *row[1:7])
 
 
 def _taken(page: StringIO) -> bytes:
@@ -88,31 +99,52 @@ def _taken(page: StringIO) -> bytes:
     return text.encode()
 
 
-def workbook_of(
-    summary: Iterable[Cells], rows: Iterable[Row], lines: int, milli_fen_per_point: int
-) -> Iterator[bytes]:
-    """An XLSX file, in pieces: a sheet of the day by store and kind, with the stores' names as they
-    are now, and one of its documents, which are so many `lines`, with their sum; or more than one
-    if it is full."""
-    tally = Tally()
-    documents = ((*row, price(row.points * milli_fen_per_point)) for row in tally.count(rows))
-    sheets = [Sheet("汇总 summary", summary, SUMMARY_WIDTHS)]
-    for number in range(1, max(1, ceil(lines / _SHEET_ROWS)) + 1):
-        name = f"明细 documents {number}" if number > 1 else "明细 documents"
-        part: Iterable[Cells] = chain((HEAD,), islice(documents, _SHEET_ROWS))
-        sheets.append(Sheet(name, part, _WIDTHS, headed=True))
-    last = sheets.pop()
-    sheets.append(last._replace(rows=chain(last.rows, _sum(tally, milli_fen_per_point))))
-    return workbook(sheets)
+def workbook(
+    file: IO[bytes],
+    facts: Iterable[Cells],
+    table: Iterable[Cells],
+    rows: Iterable[Row],
+    milli_fen_per_point: int,
+) -> None:
+    """Write an XLSX file: a sheet of facts and of the day by store and kind, with the stores' names
+    as they are now, and one (or more, if it is full) of the documents with their sum."""
+    book = xlsxwriter.Workbook(file, WORKBOOK)
+    put_lines(book.add_worksheet("汇总 summary"), (*facts, (), *table))
+    tally, sheet, at = Tally(), None, 0
+    for row in tally.count(rows):
+        if at == _SHEET_ROWS or sheet is None:
+            sheet, at = _documents(book, (tally.lines - 1) // _SHEET_ROWS), 0
+        at += 1
+        _put(sheet, at, (*_texts(row), row.points, _price(row.points * milli_fen_per_point)))
+    price = _price(tally.points * milli_fen_per_point)
+    total: Cells = (TOTAL, str(tally.lines), *[""] * 5, tally.points, price)
+    _put(sheet or _documents(book, 0), at + 1, total)
+    book.close()
 
 
-def _sum(tally: Tally, milli_fen_per_point: int) -> Iterator[Cells]:
-    """The last row, made when all others have gone by."""
-    amount = price(tally.points * milli_fen_per_point)
-    yield (TOTAL, str(tally.lines), *[""] * 5, tally.points, amount)
+def put_lines(sheet: Any, lines: Iterable[Cells]) -> None:
+    """Fill a sheet of a workbook with texts and numbers; a text stays a text, whatever it is."""
+    sheet.set_column(0, 8, 22)
+    for at, cells in enumerate(lines):
+        _put(sheet, at, cells)
 
 
-@lru_cache(10_000)
-def price(milli_fen: int) -> Decimal:
-    """The same amount as a number."""
+def _documents(book: Any, full: int) -> Any:
+    sheet = book.add_worksheet(f"明细 documents {full + 1}" if full else "明细 documents")
+    for column, width in enumerate(_WIDTHS):
+        sheet.set_column(column, column, width)
+    sheet.freeze_panes(1, 0)
+    _put(sheet, 0, HEAD)
+    return sheet
+
+
+def _put(sheet: Any, at: int, cells: Cells) -> None:
+    for column, value in enumerate(cells):
+        if isinstance(value, str):
+            sheet.write_string(at, column, value)
+        else:
+            sheet.write_number(at, column, value)
+
+
+def _price(milli_fen: int) -> Decimal:
     return Decimal(yuan(milli_fen))
