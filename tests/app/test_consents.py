@@ -168,6 +168,8 @@ def test_a_withdrawal_while_batches_run_stops_all_that_come_after_it(provider, r
     with ThreadPoolExecutor(4) as pool:
         ended = pool.submit(withdraw)
         answers = list(pool.map(send, range(30)))
+        ended.result()
+        answers.append(send(30))
     after = [outcome for began, outcome in answers if began > ended.result()]
     assert after
     assert set(after) == {"CONSENT_MISSING"}

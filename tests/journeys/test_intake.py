@@ -14,6 +14,7 @@ import httpx
 import psutil
 import psycopg
 import pytest
+from psycopg.errors import LockNotAvailable
 
 from app.cli.local import started
 from app.clock import utc_now
@@ -34,21 +35,19 @@ def rider(still_town, bikes):
 
 @pytest.fixture
 def held(still_town, eventually):
-    """No batch gets beyond its first writing while this lasts; says when one has come that far."""
+    """No batch gets beyond this table while this lasts; says when one has come that far."""
 
     @contextmanager
-    def held():
+    def held(table):
         url = still_town.config.owner_url.replace("+psycopg", "")
         with psycopg.connect(url) as owner:
-            owner.execute("LOCK TABLE acts IN ACCESS EXCLUSIVE MODE")
-            yield lambda: eventually(lambda: _waits(url))
+            owner.execute(f"LOCK TABLE {table} IN ACCESS EXCLUSIVE MODE")
+            yield lambda: eventually(lambda: _waits(url, table))
 
-    def _waits(url):
+    def _waits(url, table):
+        waiting = "SELECT count(*) FROM pg_locks WHERE relation = %s::regclass AND NOT granted"
         with psycopg.connect(url) as owner:
-            waiting = (
-                "SELECT count(*) FROM pg_locks WHERE relation = 'acts'::regclass AND NOT granted"
-            )
-            return owner.execute(waiting).fetchone()[0] == 1
+            return owner.execute(waiting, (table,)).fetchone()[0] == 1
 
     return held
 
@@ -94,7 +93,7 @@ def test_a_batch_whose_process_is_killed_counts_once_when_it_is_sent_again(
 ):
     bikes.batch("before", ride("before"))
     act, had = ride("killed"), rider.get("balances")["reduction_mg"]
-    with ThreadPoolExecutor(1) as pool, held() as until_it_waits:
+    with ThreadPoolExecutor(1) as pool, held("acts") as until_it_waits:
         lost = pool.submit(bikes.batch, "killed", act)
         until_it_waits()
         assert rider.get("balances")["reduction_mg"] == had  # reads go on
@@ -110,6 +109,20 @@ def test_a_batch_whose_process_is_killed_counts_once_when_it_is_sent_again(
     assert int(rider.get("balances")["reduction_mg"]) == int(had) + each
 
 
+def test_who_is_in_a_batch_may_spend_while_it_lasts(still_town, bikes, rider, held):
+    url = still_town.config.owner_url.replace("+psycopg", "")
+    rider_id, headers = bytes.fromhex(rider.account), {"Authorization": f"Bearer {rider.token}"}
+    with ThreadPoolExecutor(1) as pool, held("usage") as until_it_waits:
+        sent = pool.submit(bikes.batch, "spent", ride("spent"))
+        until_it_waits()
+        assert (
+            still_town.http.post("/api/v1/me/pay-code", json={}, headers=headers).status_code == 200
+        )
+        with psycopg.connect(url) as owner, pytest.raises(LockNotAvailable):
+            owner.execute("SELECT FROM residents WHERE id = %s FOR UPDATE NOWAIT", (rider_id,))
+    assert sent.result().status_code == 200
+
+
 def test_it_does_not_outlive_its_web_process_even_in_the_middle_of_a_batch(
     still_town, bikes, rider, held
 ):
@@ -118,7 +131,7 @@ def test_it_does_not_outlive_its_web_process_even_in_the_middle_of_a_batch(
         started(still_town.config, worker=False) as host,
         httpx.Client(base_url=host.url, timeout=30, trust_env=False) as http,
         ThreadPoolExecutor(1) as pool,
-        held() as until_it_waits,
+        held("acts") as until_it_waits,
     ):
         lost = pool.submit(replace(bikes, http=http).batch, "left", ride("left"))
         until_it_waits()
