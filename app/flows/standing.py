@@ -19,10 +19,8 @@ from app.config import CITY_ZONE
 from app.store import standing as store
 from app.store.days import Days
 from app.vault import Vault, opener
-from ledger.accounts import Asset
 from scenarios.activity import business_day, read_time
 
-_CO2E: Final = str(Asset.CO2E.value)
 _DAYS: Final[WeakKeyDictionary[Engine, Days]] = WeakKeyDictionary()
 
 
@@ -77,23 +75,16 @@ def standing(
         for one, key in store.keys(tx, residents).items()
     }
     acts: dict[bytes, dict[str, Act]] = {bytes.fromhex(one): {} for one in residents}
-    for resident, payload, sealed in store.lines(tx, residents, first):
-        entry = orjson.loads(payload)
-        detail = entry["detail"]
-        if "reverses" in detail:
-            acts[resident].pop(detail["reverses"], None)
+    for resident, name, mg, sealed, reverses in store.lines(tx, residents, first):
+        if reverses:
+            acts[resident].pop(reverses, None)
         elif sealed is not None and resident in openers:
-            done = orjson.loads(openers[resident](entry["id"], sealed))
+            done = orjson.loads(openers[resident](name, sealed))
             day = business_day(read_time(done["occurred_at"]))
-            acts[resident][entry["id"]] = Act(done["scenario"], day, _avoided(entry["postings"]))
+            acts[resident][name] = Act(done["scenario"], day, mg)
     return {resident.hex(): list(found.values()) for resident, found in acts.items()}
 
 
 def in_month(acts: Sequence[Act], month: int) -> list[Act]:
     """Those of them that were done in a month."""
     return [act for act in acts if act.month == month]
-
-
-def _avoided(postings: list[tuple[str, str, int, int]]) -> int:
-    """What an issue grants, to the wallet and in repayment of debt."""
-    return sum([amount for _, asset, _, amount in postings if amount > 0 and asset == _CO2E])

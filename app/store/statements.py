@@ -107,18 +107,26 @@ SELECT e.arrival, e.payload, l.leaf IS NOT NULL
 FROM (SELECT DISTINCT arrival FROM postings
       WHERE account = %s AND account_kind <= 3 AND arrival < %s ORDER BY arrival DESC LIMIT %s) p
 JOIN entries e USING (arrival) LEFT JOIN leaves l USING (arrival) ORDER BY e.arrival DESC"""
-# payload: the time stands at one place, and an issue's rule is written in one way only
+# payload: the time stands at one place, and an issue's rule is written in one way only. One that is
+# detached is not read to see that it is not wanted: an issue's postings name its scenario too.
 _WANTED = """
 SELECT e.arrival, e.payload, l.leaf IS NOT NULL
 FROM (SELECT DISTINCT arrival FROM postings
-      WHERE account = %s AND account_kind <= 3 AND arrival >= %s AND arrival < %s) p
+      WHERE account = %(who)s AND account_kind <= 3
+        AND arrival >= %(since)s AND arrival < %(before)s) p
 JOIN entries e USING (arrival) LEFT JOIN leaves l USING (arrival)
-WHERE (%s::text = '' OR e.kind = %s::text)
-  AND (e.payload IS NULL
-    OR position(%s::bytea IN e.payload) > 0 AND position(%s::bytea IN e.payload) > 0
-    AND substring(e.payload FROM 8 FOR 24) >= %s::bytea
-    AND substring(e.payload FROM 8 FOR 24) < %s::bytea)
-ORDER BY e.arrival DESC LIMIT %s"""
+WHERE (%(kind)s::text = '' OR e.kind = %(kind)s::text) AND CASE WHEN e.payload IS NOT NULL
+  THEN position(%(area_rule)s::bytea IN e.payload) > 0
+    AND position(%(scenario_rule)s::bytea IN e.payload) > 0
+    AND substring(e.payload FROM 8 FOR 24) >= %(first)s::bytea
+    AND substring(e.payload FROM 8 FOR 24) < %(end)s::bytea
+  ELSE %(area)s::text || %(scenario)s::text = '' OR EXISTS (
+    SELECT FROM postings r WHERE r.arrival = e.arrival AND r.account_kind = 12 AND r.account IN (
+      SELECT substr(sha256(convert_to('reduction:' || scenario, 'UTF8')), 1, 16)
+      FROM scenario_versions
+      WHERE scenario = %(scenario)s::text OR starts_with(scenario, %(area)s::text || '.')))
+  END
+ORDER BY e.arrival DESC LIMIT %(limit)s"""
 _FULL = """
 SELECT e.arrival, e.payload, l.leaf IS NOT NULL, o.sealed, r.wrapped_key, coalesce(w.points, 0),
   ARRAY(SELECT later.id FROM entries later WHERE later.id IN (%s, %s))
@@ -166,20 +174,20 @@ def lines(
     if asked == Wanted(before=asked.before):
         rows = fetch(tx, _NEWEST, [who, asked.before, limit])
         return [_line(row[0], whole(tx, row[1], row[0]), row[2]) for row in rows]
-    kind, before, found = asked.kind or "", asked.before, list[Line]()
     rules = _rule(asked.area, b"."), _rule(asked.scenario, b'",')
     first, end = asked.first.encode(), (asked.end or ":").encode()
+    given = asked._asdict() | {"who": who, "kind": asked.kind or "", "limit": limit}
+    given |= {"first": first, "end": end, "area_rule": rules[0], "scenario_rule": rules[1]}
+    found: list[Line] = []
     while True:
-        places = (who, asked.since, before, kind, kind)
-        rows = fetch(tx, _WANTED, (*places, *rules, first, end, limit))
+        rows = fetch(tx, _WANTED, given)
         for arrival, payload, is_sealed in rows:
             data = whole(tx, payload, arrival)
-            # of what lies in files the database cannot tell
             if payload or (first <= data[_AT] < end and all(rule in data for rule in rules)):
                 found.append(_line(arrival, data, is_sealed))
         if limit is None or len(rows) < limit or len(found) >= limit:
             return found[:limit]
-        before = rows[-1][0]
+        given["before"] = rows[-1][0]  # of detached ones some were not wanted
 
 
 def _rule(name: str, end: bytes) -> bytes:
