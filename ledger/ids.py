@@ -1,7 +1,7 @@
 """Which leaf an entry's id has, for any number of entries: memory is flat, the rest is on disk.
 
-A record is an id and its leaf index, 22 bytes, and stands in the bucket of the id's first two
-bytes. Records are gathered in memory and written out a *run* at a time, bucket after bucket, to
+A record is an id and its leaf index, 22 bytes, and stands in the bucket of the id's first 12
+bits. Records are gathered in memory and written out a *run* at a time, bucket after bucket, to
 a temporary file; a run of an earlier audit lies in that audit's state. Whether an id occurs
 twice is asked once, for all of them: a look at every run for every entry would take longer than
 all else.
@@ -14,7 +14,7 @@ from os import pread
 from tempfile import TemporaryFile
 from typing import IO, NamedTuple
 
-BUCKETS = 1 << 16
+BUCKETS = 1 << 12  # few enough to stay in a processor's cache while ids are added
 SPILL = 1 << 19  # records in memory, at most
 
 _ID_BYTES = 16
@@ -71,7 +71,7 @@ class Ids:
 
     def add(self, key: bytes) -> None:
         """Keep the id of the next leaf."""
-        row = self._rows[key[0] << 8 | key[1]]
+        row = self._rows[key[0] << 4 | key[1] >> 4]
         row += key + self.count.to_bytes(6)
         self.count += 1
         if not self.count % SPILL:
@@ -79,7 +79,7 @@ class Ids:
 
     def leaf(self, key: bytes) -> int | None:
         """The first leaf of an id."""
-        number = key[0] << 8 | key[1]
+        number = key[0] << 4 | key[1] >> 4
         for run in (*self._known, *self._runs):
             leaf = _find(run.bucket(number), key)
             if leaf is not None:

@@ -23,7 +23,7 @@ from ledger.ids import Ids
 from ledger.note import Verifier
 from ledger.tiles import Edge
 
-_FORM = b"puhui audit state v1\n"
+_FORM = b"puhui audit state v2\n"
 _AT = len(_FORM)  # where the digest stands
 _DIGEST_CHARS = 64
 _write = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
