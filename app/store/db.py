@@ -15,6 +15,8 @@ from psycopg.types.string import BytesBinaryDumper
 from sqlalchemy import Connection, Engine, create_engine, text
 from sqlalchemy.exc import DBAPIError
 
+from app.store import driver as driver  # every engine opens its connections
+
 db = SQLAlchemy()
 
 
@@ -66,13 +68,12 @@ def copy_in(
 def fetch(
     tx: Connection, statement: str, parameters: Sequence[Any] | Mapping[str, Any]
 ) -> list[Any]:
-    """The rows of a query in the driver's own SQL (%s or %(name)s), read in binary: for reads so
-    small that what SQLAlchemy adds costs as much as the statement. Raises DBAPIError."""
+    """The rows of a query in the driver's own SQL (%s or %(name)s), read in binary: for statements
+    so small that what SQLAlchemy adds costs as much as they do. Raises DBAPIError."""
     driver: Any = tx.connection.driver_connection
     try:
-        with driver.cursor(binary=True) as cursor:
-            rows: list[Any] = cursor.execute(statement, parameters).fetchall()
-            return rows
+        rows: list[Any] = driver.rows(statement, parameters)
+        return rows
     except psycopg.Error as error:
         raise DBAPIError.instance(statement, None, error, psycopg.Error) from error
 

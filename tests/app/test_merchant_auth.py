@@ -5,7 +5,6 @@ from __future__ import annotations
 from base64 import b64encode
 from dataclasses import replace
 
-import psycopg
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
@@ -20,6 +19,7 @@ from app.flows.public_key import key_id
 from app.signature import AuthError, Received
 from app.store import merchants, providers
 from app.store.db import one_statement
+from app.store.driver import Lean
 from app.store.merchants import Partner
 from app.store.providers import KeyIdTakenError
 
@@ -97,14 +97,14 @@ def test_two_statements_and_no_transaction_around_them_tell_who_signed(shop, cit
     received = Received("GET", "/api/v1/merchant/profile", b"")
     now = city.clock()
     header = shop.headers("GET", received.path_query)["Authorization"]
-    sent, execute = [], psycopg.Cursor.execute
+    sent, rows = [], Lean.rows
 
-    def note(cursor, query, *args, **kwargs):
-        sent.append((str(query).split()[0], cursor.connection.autocommit))
-        return execute(cursor, query, *args, **kwargs)
+    def note(driver, statement, given):
+        sent.append((statement.split()[0], driver.autocommit))
+        return rows(driver, statement, given)
 
     city.engine.connect().close()  # what a new connection asks first
-    monkeypatch.setattr(psycopg.Cursor, "execute", note)
+    monkeypatch.setattr(Lean, "rows", note)
     verify_request(city.engine, now, header, received, merchants.find_key)
     assert sent == [("SELECT", True), ("INSERT", True)]
 
@@ -120,13 +120,13 @@ def test_of_a_key_seen_before_one_statement_tells_all(shop, city, monkeypatch):
         return shop.headers("GET", received.path_query)["Authorization"]
 
     ask(signed())
-    sent, execute = [], psycopg.Cursor.execute
+    sent, rows = [], Lean.rows
 
-    def note(cursor, query, *args, **kwargs):
-        sent.append(cursor.connection.autocommit)
-        return execute(cursor, query, *args, **kwargs)
+    def note(driver, statement, given):
+        sent.append(driver.autocommit)
+        return rows(driver, statement, given)
 
-    monkeypatch.setattr(psycopg.Cursor, "execute", note)
+    monkeypatch.setattr(Lean, "rows", note)
     header = signed()
     assert ask(header) == shop.code
     assert sent == [True]

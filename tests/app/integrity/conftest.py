@@ -32,6 +32,7 @@ from app.flows.publish import publish
 from app.flows.seal import Sealer
 from app.store import admins, budgets, entries, people, providers
 from app.store.db import transact
+from app.store.driver import Lean
 from ledger.audit import Report, audit
 from ledger.checkpoint import open as open_checkpoint
 from ledger.entries import Entry, instant
@@ -384,7 +385,8 @@ def survives(url: str, events: int, job) -> bool:
             fuse.watch(psycopg.Cursor, "executemany")
             fuse.watch(psycopg.Cursor, "copy")
             fuse.watch(psycopg.Copy, "finish")
-            fuse.watch(psycopg.Connection, "commit", end=bool)
+            fuse.watch(Lean, "rows", end=lambda it: it.autocommit)
+            fuse.watch(Lean, "commit", end=bool)
             fuse.watch(Path, "replace", end=bool)
             job(engine)
             code = 0
