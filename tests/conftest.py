@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import atexit
 import fcntl
 import itertools
 import os
+import shutil
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
@@ -24,9 +28,13 @@ from app.store import embedded
 from app.store.catalogue import Registry
 from app.store.db import migrate
 from app.vault import Vault, create_keys, open_vault
+from app.wiring import POOL, open_redis
 from scenarios import load
 
 ORIGIN = "log.test.example/puhui"
+EMPTY, FOUNDED = "template_puhui", "template_city"  # migrated; and with rules and a budget
+VALKEY_DATABASES = 16
+MEMORY, ROOM_BYTES = Path("/dev/shm"), 4 << 30
 _numbers = itertools.count()
 
 
@@ -82,64 +90,108 @@ def wechat(wechat_server: stand_in.Server, clock: Clock) -> stand_in.StandIn:
 
 @pytest.fixture(scope="session")
 def servers(tmp_path_factory: pytest.TempPathFactory, wechat_server: stand_in.Server) -> Config:
-    """The run's servers, shared by all test processes; `database_url` names the template."""
+    """The run's servers, shared by all test processes; `database_url` names the template, and
+    `redis_url` a part of Valkey that is this process's own."""
     root = tmp_path_factory.getbasetemp()
-    if os.environ.get("PYTEST_XDIST_WORKER"):
+    worker = os.environ.get("PYTEST_XDIST_WORKER", "gw0")
+    if "PYTEST_XDIST_WORKER" in os.environ:
         root = root.parent
     root.chmod(0o755)
     with (root / "servers.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # test processes start at once; the first makes it all
-        url, owner = embedded.start_postgres(root / "postgres", "template_puhui")
-        migrate(owner)
-        redis_url = embedded.start_valkey(root / "valkey")
-        if not (root / "keys").exists():
-            create_keys(root / "keys", ORIGIN)
-    return Config(
-        mode=Mode.TEST,
-        data_dir=root,
-        keys_dir=root / "keys",
-        head_file=root / "head",
-        log_origin=ORIGIN,
-        database_url=url,
-        owner_url=owner,
-        redis_url=redis_url,
-        wechat_base=wechat_server.url,
-        wechat_app_id=wechat_server.stand_in.app_id,
-        wechat_secret=wechat_server.stand_in.secret,
-    )
-
-
-@pytest.fixture(scope="session")
-def database(servers: Config) -> Callable[[Path], AbstractContextManager[Config]]:
-    """Makes a fresh, migrated, empty database: `with database(folder) as config`. The copy of the
-    last checkpoint goes into the folder."""
-
-    @contextmanager
-    def made(folder: Path) -> Iterator[Config]:
-        name = f"t_{os.getpid()}_{next(_numbers)}"
-        assert servers.owner_url
-        assert servers.database_url
-        template = servers.owner_url.replace("/template_puhui?", "/postgres?").replace(
-            "puhui_owner@", "postgres@"
+        url, owner = embedded.start_postgres(folder_in_memory(root), EMPTY)
+        valkey = embedded.start_valkey(root / "valkey")
+        made = Config(
+            mode=Mode.TEST,
+            data_dir=root,
+            keys_dir=root / "keys",
+            head_file=root / "head",
+            log_origin=ORIGIN,
+            database_url=url,
+            owner_url=owner,
+            redis_url=f"{valkey}?db={int(worker[2:]) % VALKEY_DATABASES}",
+            wechat_base=wechat_server.url,
+            wechat_app_id=wechat_server.stand_in.app_id,
+            wechat_secret=wechat_server.stand_in.secret,
         )
-        admin = psycopg.connect(template.replace("+psycopg", ""), autocommit=True)
-        admin.execute(f"CREATE DATABASE {name} TEMPLATE template_puhui OWNER puhui_owner")
-        yield replace(
-            servers,
-            head_file=folder / "head",
-            database_url=servers.database_url.replace("/template_puhui?", f"/{name}?"),
-            owner_url=servers.owner_url.replace("/template_puhui?", f"/{name}?"),
-        )
-        admin.execute(f"DROP DATABASE {name} WITH (FORCE)")
-        admin.close()
-
+        if not made.keys_dir.exists():
+            migrate(owner)
+            create_keys(made.keys_dir, ORIGIN)
+            make_templates(made)
     return made
 
 
+def folder_in_memory(root: Path) -> Path:
+    """The run's folder for PostgreSQL, in memory where there is room: it makes 700 files for each
+    database, which on a disk cost more than most tests do. It goes with the last process."""
+    folder = root / "postgres"
+    if not folder.exists() and MEMORY.is_dir() and shutil.disk_usage(MEMORY).free > ROOM_BYTES:
+        made = Path(tempfile.mkdtemp(prefix="puhui-tests-", dir=MEMORY))
+        made.chmod(0o755)
+        folder.symlink_to(made / "postgres")
+
+    def forget() -> None:  # registered before PostgreSQL's own end, and so run after it
+        if folder.is_symlink() and not (folder / "postmaster.pid").exists():
+            shutil.rmtree(folder.readlink().parent, ignore_errors=True)
+
+    atexit.register(forget)
+    return folder
+
+
+def make_templates(config: Config) -> None:
+    """Write what every city begins with once, for tests to copy; and let PostgreSQL not wait for
+    the disk: what is killed here are processes, and these lose nothing by it."""
+    with administrator(config) as admin:
+        for setting in ("fsync", "full_page_writes"):
+            admin.execute(f"ALTER SYSTEM SET {setting} = off")
+        admin.execute("SELECT pg_reload_conf()")
+        admin.execute(f"CREATE DATABASE {FOUNDED} TEMPLATE {EMPTY} OWNER puhui_owner")
+    engine, vault = create_engine(within(config.database_url, FOUNDED)), open_vault(config.keys_dir)
+    now = Clock().now
+    publish(engine, vault, load(), now)
+    fund_budget(engine, vault, "*", 10_000_000, "decision 1", now)
+    engine.dispose()
+
+
+def administrator(config: Config) -> psycopg.Connection[Any]:
+    """A superuser's connection to no database of a test's."""
+    url = within(config.owner_url, "postgres").replace("puhui_owner@", "postgres@")
+    return psycopg.connect(url.replace("+psycopg", ""), autocommit=True)
+
+
+def within(url: str | None, database: str) -> str:
+    """The address of another database beside the template."""
+    assert url
+    return url.replace(f"/{EMPTY}?", f"/{database}?")
+
+
+@pytest.fixture(scope="session")
+def database(servers: Config) -> Iterator[Callable[..., AbstractContextManager[Config]]]:
+    """Makes a fresh, migrated, empty database: `with database(folder) as config`, or the copy of
+    another with `template`. The copy of the last checkpoint goes into the folder; the counters and
+    caches of this process's Valkey are forgotten."""
+    with administrator(servers) as admin, open_redis(servers.redis_url) as valkey:
+
+        @contextmanager
+        def made(folder: Path, template: str = EMPTY) -> Iterator[Config]:
+            name = f"t_{os.getpid()}_{next(_numbers)}"
+            valkey.flushdb()
+            admin.execute(f"CREATE DATABASE {name} TEMPLATE {template} OWNER puhui_owner")
+            yield replace(
+                servers,
+                head_file=folder / "head",
+                database_url=within(servers.database_url, name),
+                owner_url=within(servers.owner_url, name),
+            )
+            admin.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+        yield made
+
+
 @pytest.fixture
-def config(database, tmp_path: Path) -> Iterator[Config]:
-    """Settings of a fresh, migrated, empty database."""
-    with database(tmp_path) as made:
+def config(database, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Config]:
+    """Settings of a fresh, migrated database: an empty one, or what the test's city begins with."""
+    with database(tmp_path, FOUNDED if "city" in request.fixturenames else EMPTY) as made:
         yield made
 
 
@@ -147,7 +199,7 @@ def config(database, tmp_path: Path) -> Iterator[Config]:
 def empty(config: Config, clock: Clock) -> Iterator[City]:
     """A city with nothing in it."""
     assert config.database_url
-    engine = create_engine(config.database_url)
+    engine = create_engine(config.database_url, **POOL)
     vault = open_vault(config.keys_dir)
     yield City(config, engine, vault, Sealer(engine, vault, config.head_file), clock)
     engine.dispose()
@@ -156,6 +208,4 @@ def empty(config: Config, clock: Clock) -> Iterator[City]:
 @pytest.fixture
 def city(empty: City) -> City:
     """A city whose rules are published and whose general budget holds ten million points."""
-    publish(empty.engine, empty.vault, load(), empty.clock())
-    fund_budget(empty.engine, empty.vault, "*", 10_000_000, "decision 1", empty.clock())
     return empty

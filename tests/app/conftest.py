@@ -21,7 +21,7 @@ from flask.testing import FlaskClient
 from sqlalchemy import text
 from werkzeug.test import TestResponse
 
-from app import create_app
+from app import create_app, limits
 from app.flows.enroll import enroll
 from app.flows.join import add_resident
 from app.flows.login import hash_token
@@ -35,27 +35,40 @@ from app.flows.public_key import PublicKey, key_id
 from app.flows.tokens import issue_access_token
 from app.signature import Received, sign
 from app.store import admins, budgets, entries, merchants, providers
+from app.wiring import open_redis, put_together
 from ledger.entries import instant
 from ledger.transfers import adjust
 
 _SPKI = PublicFormat.SubjectPublicKeyInfo
 
 
-@pytest.fixture
-def app(city) -> Flask:
-    made = create_app(city.config, city.clock)
-    leave_a_trail(made, city)
-    yield made
+@pytest.fixture(scope="session")
+def routes(servers) -> Flask:
+    """The application whose parts are put in anew for each test: what its routes and schemas cost
+    is paid once a process. It serves no request but those of tests that have an `app`."""
+    made = create_app(servers)
+    leave_a_trail(made)
     with made.app_context():
         made.extensions["puhui"].engine.dispose()
     made.extensions["puhui"].redis.close()
+    return made
 
 
-def leave_a_trail(app: Flask, city: Any) -> None:
+@pytest.fixture
+def app(routes, city) -> Flask:
+    """The application over the test's city and by its clock."""
+    assert city.config.redis_url
+    with open_redis(city.config.redis_url) as shared:
+        routes.extensions["puhui"] = put_together(city.config, city.engine, shared, city.clock)
+        limits.install(routes, shared)
+        yield routes
+
+
+def leave_a_trail(app: Flask) -> None:
     """Hold every change that an administrator makes in any test to leaving a record."""
 
     def acts() -> int:
-        with city.engine.connect() as tx:
+        with app.extensions["puhui"].engine.connect() as tx:
             return tx.execute(text("SELECT count(*) FROM trail")).scalar_one()
 
     @app.before_request

@@ -20,6 +20,16 @@ from app.limits import PUBLIC, Limits, Policy, TooManyRequestsError
 LOGIN = "/api/v1/sandbox/login"
 
 
+@pytest.fixture
+def own(city):
+    """An application that takes routes, as it served no request before."""
+    made = create_app(city.config, city.clock)
+    yield made
+    with made.app_context():
+        made.extensions["puhui"].engine.dispose()
+    made.extensions["puhui"].redis.close()
+
+
 def problem(answer, status: int, code: str):
     assert answer.status_code == status
     assert answer.mimetype == "application/problem+json"
@@ -119,23 +129,23 @@ def test_nested_messages_become_paths():
     ]
 
 
-def test_a_text_that_no_column_can_hold_is_the_senders_fault(app, city):
-    @app.get("/kept/<what>")
+def test_a_text_that_no_column_can_hold_is_the_senders_fault(own, city):
+    @own.get("/kept/<what>")
     def kept(what: str) -> str:
         with city.engine.connect() as tx:
             return tx.execute(text("SELECT CAST(:what AS text)"), {"what": what}).scalar_one()
 
-    client = app.test_client()
+    client = own.test_client()
     assert client.get("/kept/一%01").text == "一\x01"
     problem(client.get("/kept/%00"), 422, "VALIDATION_FAILED")
 
 
-def test_our_own_fault_says_nothing_but_its_number(app, capsys):
-    @app.get("/broken")
+def test_our_own_fault_says_nothing_but_its_number(own, capsys):
+    @own.get("/broken")
     def broken() -> str:
         raise RuntimeError("the password is swordfish")
 
-    answer = app.test_client().get("/broken")
+    answer = own.test_client().get("/broken")
     problem(answer, 500, "INTERNAL")
     assert "swordfish" not in answer.text
     log = capsys.readouterr().err
@@ -143,15 +153,15 @@ def test_our_own_fault_says_nothing_but_its_number(app, capsys):
     assert answer.json["request_id"] in log
 
 
-def test_an_exception_that_merely_has_a_code_is_still_our_fault(app):
+def test_an_exception_that_merely_has_a_code_is_still_our_fault(own):
     class OddError(Exception):
         code = "e3q8"
 
-    @app.get("/odd")
+    @own.get("/odd")
     def odd() -> str:
         raise OddError("internal")
 
-    problem(app.test_client().get("/odd"), 500, "INTERNAL")
+    problem(own.test_client().get("/odd"), 500, "INTERNAL")
 
 
 def test_a_database_that_is_away_is_a_503_that_may_be_repeated(config):
@@ -175,7 +185,7 @@ def test_production_has_no_sandbox(config):
 def test_a_caller_past_the_limit_waits_and_others_do_not(app):
     counters: Limits = app.extensions["puhui.limits"]
     few = dataclasses.replace(PUBLIC, name="few", amount=2)
-    name = f"caller-{id(app)}"
+    name = "caller"
     assert [counters.hit(few, name).remaining for _ in range(2)] == [1, 0]
     with pytest.raises(TooManyRequestsError) as refusal:
         counters.hit(few, name)
@@ -185,7 +195,7 @@ def test_a_caller_past_the_limit_waits_and_others_do_not(app):
 
 def test_who_asks_much_is_counted_ahead_and_no_less(app, monkeypatch):
     one, other = (Limits(app.extensions["puhui"].redis) for _ in range(2))
-    many, caller = Policy("many", 20_000), f"caller-{id(app)}"
+    many, caller = Policy("many", 20_000), "caller"
     trips = []
     count = RedisStorage.incr
     monkeypatch.setattr(RedisStorage, "incr", lambda *args: trips.append(1) or count(*args))
@@ -197,12 +207,12 @@ def test_who_asks_much_is_counted_ahead_and_no_less(app, monkeypatch):
         other.hit(many, caller + "b")
 
 
-def test_rate_fields_are_the_ietf_ones_and_retry_after_comes_only_with_a_refusal(app):
-    @app.get("/spent")
+def test_rate_fields_are_the_ietf_ones_and_retry_after_comes_only_with_a_refusal(own):
+    @own.get("/spent")
     def spent() -> str:
         raise TooManyRequestsError(7)
 
-    client = app.test_client()
+    client = own.test_client()
     answer = client.get("/log/keys")
     assert answer.headers["RateLimit-Policy"] == f'"public";q={PUBLIC.amount};w=60'
     assert answer.headers["RateLimit"].startswith('"public";r=')
