@@ -170,6 +170,7 @@ PROBLEMS: dict[str, tuple[int, str]] = {
     "OFFLINE_TOKEN_INVALID": (422, "离线卡券码无效"),
     "OFFLINE_TIME": (422, "离线核销时间不在卡券码有效时间内"),
     "OFFLINE_TOO_LATE": (409, "离线核销已超过补报期限"),
+    "OFFLINE_FULL": (409, "该收银机当日离线核销已达上限"),
     # fraud, and cases
     "VELOCITY_LIMIT": (409, "消费过于频繁，请稍后再试"),
     "OWN_STAFF": (403, "不能在任职的商户使用积分"),

@@ -127,7 +127,7 @@ SETTINGS: Final[dict[str, Setting]] = {
         200, "most points a voucher is worth that is taken without network", _whole(0, 1_000_000)
     ),
     "offline_per_till_day": Setting(
-        50, "vouchers that a till takes a day without network, as it is told", _whole(1, 10_000)
+        50, "vouchers that a till may take a day without network", _whole(1, 10_000)
     ),
     "offline_days": Setting(
         3, "days in which a till without network reports what it took", _whole(1, 30)

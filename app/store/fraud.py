@@ -10,7 +10,7 @@ from sqlalchemy import Connection, text
 
 from app.store.db import fetch
 
-COUNTED: Final = 500  # rows of one resident's day or device's day that are read at most
+COUNTED: Final = 500  # rows of one resident's day that are read at most
 
 
 class Seen(NamedTuple):
@@ -24,7 +24,6 @@ class Seen(NamedTuple):
     hour_count: int
     day_count: int
     day_points: int
-    day_residents: int
     day_devices: int
     staff: bool
     salt: bytes
@@ -46,9 +45,6 @@ SELECT
     WHERE name IN ('fraud.resident', 'fraud.device', 'fraud.staff')),
   count(*) FILTER (WHERE at >= %(hour)s), count(*) FILTER (WHERE at >= %(day)s),
   coalesce(sum(points) FILTER (WHERE at >= %(day)s), 0)::bigint,
-  (SELECT count(DISTINCT one.resident) FROM (SELECT resident FROM charges
-    WHERE device = {device} AND at >= %(day)s AND resident <> {resident}
-    ORDER BY at DESC LIMIT %(counted)s) one),
   count(DISTINCT device) FILTER (WHERE at >= %(day)s AND device <> {device}),
   EXISTS (SELECT FROM staff
     WHERE staff.resident = {resident} AND merchant = %(merchant)s AND active),
@@ -84,8 +80,7 @@ def seen(
     day: datetime,
     hour: datetime,
 ) -> Seen:
-    """What a resident has spent since `day` and since `hour`, who else the device was seen with
-    and with which others the resident was."""
+    """What a resident has spent since `day` and since `hour`, and with how many other devices."""
     who = {"resident": bytes.fromhex(resident), "device": device}
     (row,) = fetch(tx, _OF_GIVEN, given(merchant, day, hour) | who)
     return Seen(*row)
@@ -112,6 +107,17 @@ SELECT b.merchant, {_WHERE} AS till, t.code, date_trunc('hour', b.at) AS begins,
 FROM bill_lines b LEFT JOIN tills t ON t.id = b.till
 WHERE b.arrival > :after AND b.at >= :since AND b.kind = 'charge'
 GROUP BY 1, 2, 3, 4, 6 HAVING count(*) > :limit"""  # noqa: S608
+_SHARE = f"""
+SELECT b.merchant, {_WHERE} AS till, t.code, date_trunc('hour', b.at) AS begins,
+  count(*) FILTER (WHERE b.kind = 'charge') AS charges,
+  count(*) FILTER (WHERE b.kind <> 'charge') AS returned,
+  -sum(b.points) FILTER (WHERE b.kind <> 'charge') AS points
+FROM bill_lines b LEFT JOIN tills t ON t.id = b.till
+WHERE b.arrival > :after AND b.at >= :since AND b.kind IN ('charge', 'refund', 'reverse')
+GROUP BY 1, 2, 3, 4
+HAVING count(*) FILTER (WHERE b.kind <> 'charge') > :limit
+  AND 100 * count(*) FILTER (WHERE b.kind <> 'charge')
+    > :percent * count(*) FILTER (WHERE b.kind = 'charge')"""  # noqa: S608
 _REFUNDED = """
 SELECT one.merchant, r.id, r.wrapped_key, n.count, n.points
 FROM (SELECT DISTINCT c.merchant, c.resident FROM bill_lines b
@@ -140,6 +146,24 @@ def same_amounts(tx: Connection, after: int, since: datetime, limit: int) -> Ite
         begins, points = row.begins.isoformat(), str(row.points)
         facts = {"till": row.code, "hour": begins, "points": points, "charges": row[4]}
         yield Place(row.merchant.hex(), f"{row.till} {begins} {points}", facts)
+
+
+def returned_shares(
+    tx: Connection, after: int, since: datetime, limit: int, percent: int
+) -> Iterator[Place]:
+    """Tills and hours with more than `limit` refunds and reversals that are also more than so many
+    percent of the charges, in lines after an arrival."""
+    given = {"after": after, "since": since, "limit": limit, "percent": percent}
+    for row in tx.execute(text(_SHARE), given):
+        begins = row.begins.isoformat()
+        facts = {
+            "till": row.code,
+            "hour": begins,
+            "charges": row.charges,
+            "returned": row.returned,
+            "points": str(row.points),
+        }
+        yield Place(row.merchant.hex(), f"{row.till} {begins}", facts)
 
 
 def given_back(

@@ -318,6 +318,11 @@ def revoke_key(tx: Connection, merchant: str, key_id: str, at: datetime) -> bool
     return tx.execute(statement, given).rowcount == 1
 
 
+def lock_till(tx: Connection, id: bytes) -> None:
+    """Let nobody else count what a till did until `tx` ends; it goes on selling meanwhile."""
+    tx.execute(text("SELECT FROM tills WHERE id = :id FOR NO KEY UPDATE"), {"id": id})
+
+
 def till(tx: Connection, merchant: str, code: str) -> Till | None:
     """A merchant's till of this code, if it and its store are open."""
     rows = fetch(tx, _TILL, (bytes.fromhex(merchant), code))

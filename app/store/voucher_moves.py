@@ -104,6 +104,17 @@ def returned(tx: Connection, use: Move) -> bool:
     return bool(tx.execute(_IS_RETURNED, given).scalar())
 
 
+_OFFLINE = text("""
+SELECT count(*) FROM voucher_moves
+WHERE till = :till AND at >= :begins AND at < :ends AND offline AND state = 'succeeded'""")
+
+
+def offline_uses(tx: Connection, till: bytes, begins: datetime, ends: datetime) -> int:
+    """How many uses a till has reported that it took without network from a moment to another."""
+    given = {"till": till, "begins": begins, "ends": ends}
+    return int(tx.execute(_OFFLINE, given).scalar_one())
+
+
 def last_use(tx: Connection, voucher: str) -> Place | None:
     """When and where a voucher was used last."""
     row = tx.execute(_LAST_USE, {"voucher": bytes.fromhex(voucher)}).first()

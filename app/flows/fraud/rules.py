@@ -49,10 +49,12 @@ RULES: Final[dict[str, Rule]] = {
             "day_points": (20_000, 1, 100_000_000),
         },
     ),
+    # A sign-in is one account's, and WeChat names no device: whose codes else a phone shows nobody
+    # can know.
     "device": Rule(
-        "residents whose codes one device (a sign-in) shows in a day, and devices that show one's",
+        "devices (sign-ins) on which one resident shows codes in a day",
         IN_THE_WAY,
-        {"day_residents": (3, 1, 100), "day_devices": (4, 1, 100)},
+        {"day_devices": (4, 1, 100)},
     ),
     "staff": Rule("residents who spend at a merchant that they work for", IN_THE_WAY, {}),
     "till": Rule("charges at one till in a minute", AFTERWARDS, {"minute_count": (30, 1, 10_000)}),
@@ -61,6 +63,12 @@ RULES: Final[dict[str, Rule]] = {
         " by a higher limit",
         AFTERWARDS,
         {"hour_count": (60, 2, 100_000)},
+    ),
+    "refund_share": Rule(
+        "refunds and reversals at one till within a clock hour, if they are more than so many and"
+        " more than so many percent of its charges",
+        AFTERWARDS,
+        {"hour_count": (5, 1, 100_000), "percent": (50, 1, 1000)},
     ),
     "refunds": Rule(
         "a resident's charges at one merchant in a day that were given back",

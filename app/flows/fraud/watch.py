@@ -37,10 +37,11 @@ class Patrol:
         with self._engine.begin() as tx:
             after = self._after(tx, now)
             limits = {rule: setting(tx, name_of(rule)) for rule in _RULES}
-            till, same, refunds = (limits[rule] for rule in _RULES)
+            till, same, share, refunds = limits.values()
             found = (
                 fraud.charges_at_tills(tx, after, since, till["minute_count"]),
                 fraud.same_amounts(tx, after, since, same["hour_count"]),
+                fraud.returned_shares(tx, after, since, share["hour_count"], share["percent"]),
                 fraud.given_back(tx, after, since, day, refunds["day_count"]),
             )
             for rule, places in zip(_RULES, found, strict=True):
@@ -59,7 +60,7 @@ class Patrol:
         return self._marks[0][1]
 
 
-_RULES: Final = ("till", "same_amount", "refunds")
+_RULES: Final = ("till", "same_amount", "refund_share", "refunds")
 
 
 def _note(

@@ -1,7 +1,8 @@
 """Offline: judge what a till without network has taken, once it has network again.
 
 Of two tills that took the same voucher the first to report counts; the other opens a case, with
-both tills in it. What was ended meanwhile by other means opens one too: goods were handed out.
+both tills in it. What was ended meanwhile by other means opens one too, and what a till took beyond
+what it may in a day: goods were handed out.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from app.flows.voucher import asked, use
 from app.flows.voucher.asked import VoucherError
 from app.flows.voucher.lapse import late
 from app.flows.voucher.token import Token, TokenError, keys, read
-from app.store import cases, voucher_moves, vouchers
+from app.store import cases, merchants, voucher_moves, vouchers
 from app.store.merchants import Till
 from app.store.voucher_moves import Move
 from app.store.vouchers import Voucher
@@ -62,6 +63,7 @@ def report(engine: Engine, vault: Vault, taken: Taken, now: datetime) -> tuple[M
         found = asked.own(tx, taken.merchant, named)
         try:
             asked.issued(tx, found)
+            _has_room(tx, found, taken)
         except VoucherError as refusal:
             _open_case(tx, found, taken, refusal, now)
             raise
@@ -91,6 +93,19 @@ def _token(tx: Connection, vault: Vault, taken: Taken, now: datetime) -> Token:
 _FAST = timedelta(minutes=5)  # a till's clock may be ahead of ours
 
 
+def _has_room(tx: Connection, found: Voucher, taken: Taken) -> None:
+    """Hold a till to what it may take without network in a day of its own. Raises VoucherError."""
+    merchants.lock_till(tx, taken.till.id)  # or two reports at once were both the last
+    begins = taken.used_at.astimezone(CITY_ZONE).replace(hour=0, minute=0, second=0, microsecond=0)
+    most = setting(tx, "offline_per_till_day")
+    if voucher_moves.offline_uses(tx, taken.till.id, begins, begins + timedelta(days=1)) >= most:
+        detail = f"a till takes at most {most} vouchers a day without network"
+        raise VoucherError("OFFLINE_FULL", detail, found.id)
+
+
+_RULES = {"VOUCHER_USED": "offline.used_twice", "OFFLINE_FULL": "offline.full"}
+
+
 def _open_case(
     tx: Connection, found: Voucher, taken: Taken, refusal: VoucherError, now: datetime
 ) -> None:
@@ -109,6 +124,6 @@ def _open_case(
             "first_till": place.till,
             "first_used_at": place.at.astimezone(CITY_ZONE).isoformat(timespec="seconds"),
         }
-    rule = "offline.used_twice" if found.state == "used" else "offline.ended"
+    rule = _RULES.get(refusal.code, "offline.ended")
     key = f"{found.merchant} {taken.number}"
     cases.open_case(tx, cases.Finding("offline", rule, key, found.merchant, facts), now)
