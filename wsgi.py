@@ -5,8 +5,8 @@
 
 import os
 
-from app import create_app
 from app.api.ops import REGISTRY
+from app.application import create_app
 from app.config import read_config
 from app.door import Door
 

@@ -20,7 +20,7 @@ from typing import Any, Final
 
 import structlog
 
-from app import create_app
+from app.application import create_app
 from app.config import read_config
 from app.flows.process import end_with_parent
 from app.gateway import Headers, answering

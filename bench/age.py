@@ -26,7 +26,7 @@ import psutil
 from rich.progress import Progress
 from sqlalchemy import text
 
-from app import create_app
+from app.application import create_app
 from app.config import CITY_ZONE
 from app.flows import pay_code
 from app.flows.accept import Batch, accept

@@ -23,8 +23,9 @@ from psutil import Process
 from rich.console import Console
 from rich.table import Table
 
-from app import auth, create_app
+from app import auth
 from app.api import strict_json
+from app.application import create_app
 from app.cli.client import read_private_key
 from app.flows import accept, credit, limit
 from app.flows.process import collect_seldom

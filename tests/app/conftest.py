@@ -21,7 +21,8 @@ from flask.testing import FlaskClient
 from sqlalchemy import text
 from werkzeug.test import TestResponse
 
-from app import create_app, limits
+from app import limits
+from app.application import create_app
 from app.flows.enroll import enroll
 from app.flows.join import add_resident
 from app.flows.login import hash_token

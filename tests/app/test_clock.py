@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from click.testing import CliRunner
 
-from app import create_app
+from app.application import create_app
 from app.cli import puhui
 from app.cli.clock import clock_group
 from app.clock import FILE, city_clock, utc_now

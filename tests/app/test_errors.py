@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from limits.storage import RedisStorage
 from sqlalchemy import text
 
-from app import create_app
+from app.application import create_app
 from app.config import Mode
 from app.errors import PROBLEMS, ProblemSchema, field_errors
 from app.limits import PUBLIC, Limits, Policy, TooManyRequestsError

@@ -7,8 +7,8 @@ from dataclasses import replace
 
 import pytest
 
-from app import create_app
 from app.api.log import TermsSchema
+from app.application import create_app
 from app.flows.prove import receipt
 from app.flows.rotate import rotate_log_key
 from app.flows.seal import Sealer

@@ -7,7 +7,7 @@ from itertools import count
 
 import pytest
 
-from app import create_app
+from app.application import create_app
 from app.config import ConfigError, read_config
 
 _senders = count(1)

@@ -13,7 +13,7 @@ import jwt
 import pytest
 from sqlalchemy import text
 
-from app import create_app
+from app.application import create_app
 from app.flows import phone, sign_in, tokens
 from app.flows.erase import erase
 from app.flows.sign_in import Guest

@@ -4,7 +4,7 @@ from datetime import timedelta
 
 from sqlalchemy import text
 
-from app import create_app
+from app.application import create_app
 from app.flows.check import check_database
 from app.flows.export import export_log
 from bench import life

@@ -25,7 +25,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from PIL import Image
 from sqlalchemy import text
 
-from app import create_app
+from app.application import create_app
 from app.flows import join as joining
 from app.flows.accept import Batch, accept
 from app.flows.charge import charge as charging

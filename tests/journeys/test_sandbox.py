@@ -19,7 +19,7 @@ import pytest
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from sqlalchemy import create_engine, text
 
-from app import create_app
+from app.application import create_app
 from app.cli.client import ProviderError
 from app.cli.local import environment, prepare, running
 from app.cli.market import MARKET, open_market
