@@ -63,6 +63,7 @@ TARGETS = {
     "audit, memory": "flat",
     "audit, new only": "ratio < 0.1",
     "web worker, memory": "< 200 MB",
+    "batch process, memory": "< 200 MB",
     "worker, memory": "< 200 MB",
     "export, memory": "< 200 MB",
     "balance read": "ratio ≥ 0.5",

@@ -1,10 +1,10 @@
 """Ingestion over HTTP against a floor that COPYs the very same rows and does nothing else.
 
 Two providers, of two areas and with customers of their own, each send signed batches of 5,000 over
-two connections to four web processes (which connection falls to which is chance), while the sealer
-runs. Afterwards the rows that this wrote are read back and written again by plain psycopg: binary
-COPY into empty tables of the same shape and indexes, one commit a batch, one connection. The floor
-has no signature, JSON, rules, keys, or conflicts.
+two connections to a web process that has four batches worked on at once, while the sealer runs.
+Afterwards the rows that this wrote are read back and written again by plain psycopg: binary COPY
+into empty tables of the same shape and indexes, one commit a batch, one connection. The floor has
+no signature, JSON, rules, keys, or conflicts.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import time
 from bisect import bisect_left
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from itertools import count
 from typing import Any
 
@@ -30,6 +31,7 @@ from bench.stage import BATCH, Provider, Result, Stage, activities
 CONNECTIONS = 2  # a provider
 CONNECTION = 8  # batches over each
 BATCHES = CONNECTIONS * CONNECTION
+INTAKE = 4  # batches at work at once: one for each connection
 _UNSEALED_S = 2  # no entry waits longer for the sealer, as is promised
 _WARM = 1  # of each connection's batches: not counted
 
@@ -48,7 +50,7 @@ _TABLES = {
 def measure(stage: Stage) -> list[Result]:
     """Activities a second of two providers, of one, and of the floor; how far sealing fell behind
     both, beside what is promised."""
-    with running(stage.config, workers=4, threads=2) as url:
+    with running(replace(stage.config, intake=INTAKE)) as url:
         with _watching(stage) as unsealed_s:
             both = send(stage, url, stage.providers, first=0)
         one = send(stage, url, stage.providers[:1], first=BATCHES * BATCH)
