@@ -13,7 +13,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from functools import wraps
 from typing import Final, ParamSpec, Protocol, TypeVar
 from urllib.parse import quote
@@ -40,7 +40,6 @@ from app.vault import Vault
 from app.wiring import wired
 
 MAX_SKEW_S: Final = 300
-NONCE_KEPT: Final = timedelta(minutes=10)  # twice the skew: no older timestamp is fresh again
 
 _TOKEN = re.compile(r"Bearer ([A-Za-z0-9._-]{1,2000})")
 

@@ -33,7 +33,6 @@ from app.config import Config
 
 MAX_AGE_S: Final = 300  # of a watermark, and as much ahead of our clock
 MAX_SEALED_CHARS: Final = 65_536  # 31 days of steps are about 2,000
-MAX_SCENE: Final = 32
 
 _TIMEOUT = httpx.Timeout(5, connect=2)
 _BACKOFF_S = 0.3

@@ -242,7 +242,7 @@ def _charge(face: Face) -> dict[str, Any]:
         "till": face.till_code,
         "staff": one.staff,
         "entry_id": one.entry,
-        **_why(one.code, one.detail),
+        **why(one.code, one.detail),
         **stamp("created", one.at),
         "expires_at": instant(one.expires_at)
         if one.state == "pending" and one.expires_at
@@ -260,12 +260,13 @@ def _refund(made: Refund, given: Returned) -> dict[str, Any]:
         "reason": made.reason,
         "staff": made.staff,
         "entry_id": made.entry,
-        **_why(made.code, made.detail),
+        **why(made.code, made.detail),
         **stamp("created", made.at),
     }
 
 
-def _why(code: str, detail: str) -> dict[str, str | None]:
+def why(code: str, detail: str) -> dict[str, str | None]:
+    """Why something failed; nothing if it did not."""
     return {
         "code": code or None,
         "title_zh": PROBLEMS[code][1] if code else None,

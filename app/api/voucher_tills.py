@@ -12,10 +12,10 @@ from typing import Any
 import marshmallow as ma
 from flask import Response, g
 
-from app.api.tills import coded, numbered
+from app.api.tills import coded, numbered, why
 from app.api.wire import Blueprint, Pattern, answer, line, stamp
 from app.auth import merchant
-from app.errors import PROBLEMS, Problem
+from app.errors import Problem
 from app.flows.partner.standing import PartnerError, at_till, needs_manager
 from app.flows.voucher import offline
 from app.flows.voucher.asked import VoucherError
@@ -245,7 +245,7 @@ def _outcome(
     number: str, outcome: str, voucher: str | None, code: str, detail: str
 ) -> dict[str, Any]:
     named = {"out_use_no": number, "outcome": outcome, "voucher": voucher}
-    return named | _why(code, detail)
+    return named | why(code, detail)
 
 
 def _answer(made: Move, again: bool) -> Response:
@@ -283,14 +283,6 @@ def _shown(seen: Seen) -> dict[str, Any]:
         "title": seen.title,
         "points": None if seen.points is None else str(seen.points),
         "voucher_state": seen.voucher_state,
-        **_why(move.code, move.detail),
+        **why(move.code, move.detail),
         **stamp("created", move.at),
-    }
-
-
-def _why(code: str, detail: str) -> dict[str, str | None]:
-    return {
-        "code": code or None,
-        "title_zh": PROBLEMS[code][1] if code else None,
-        "detail": detail or None,
     }

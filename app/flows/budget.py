@@ -53,13 +53,19 @@ def add_points(
         points=points,
         reference=reference,
     )
+    return append_once(tx, entry, reference)
+
+
+def append_once(tx: Connection, entry: Entry, reference: str) -> tuple[Entry, bool]:
+    """Append an entry whose id is made of this reference, or find the one that was: the first, and
+    whether it is new. Raises ReferenceReusedError if that one says other points."""
     found = entries.find(tx, entry.id)
     if found is None:
         entries.append(tx, [entry])
         return entry, True
     if found[1].postings != entry.postings:
         raise ReferenceReusedError(
-            f"{reference} funded this budget with other points; a decision counts once"
+            f"{reference} stands for other points already; a reference counts once"
         )
     return found[1], False
 

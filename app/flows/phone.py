@@ -10,7 +10,7 @@ from sqlalchemy import Connection, Engine
 
 from app.flows.sign_in import once_per_code, openid
 from app.store import logins
-from app.vault import Vault, seal, unseal
+from app.vault import Vault, seal
 from app.wechat import WeChat, WeChatCodeError
 
 
@@ -48,15 +48,6 @@ def verify_phone(
 
     found = once_per_code(engine, vault, f"phone {resident} {code}", clock, ask)
     return str(found["phone"])
-
-
-def phone_of(tx: Connection, vault: Vault, resident: str) -> str | None:
-    """A resident's verified number, as +8613800138000."""
-    login, sealed = logins.newest(tx, resident), logins.phone(tx, resident)
-    if login is None or sealed is None:
-        return None
-    key = vault.subject_key(resident, login.wrapped_key)
-    return unseal(key, sealed, _context(resident)).decode()
 
 
 def _hidden(number: str) -> str:

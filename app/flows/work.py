@@ -45,7 +45,7 @@ from app.vault import Vault
 
 _PAUSE_S = 1.0
 _RETRY_S = 5.0
-_NONCE_AGE = timedelta(minutes=10)
+_NONCE_AGE = timedelta(minutes=10)  # twice the skew: no older timestamp is fresh again
 _SWEEP = timedelta(minutes=1)
 _HEARING = timedelta(hours=1)  # deadlines are days, and what stays overdue is looked at each time
 _FOLLOW = timedelta(minutes=1)

@@ -54,17 +54,6 @@ def add(tx: Connection, line: Line, now: datetime) -> int:
     return int(day)
 
 
-_NEXT = """
-SELECT greatest(%s, to_char(to_date(closed::text, 'YYYYMMDD') + 1, 'YYYYMMDD')::integer)
-FROM bill_head"""
-
-
-def day_of_next(tx: Connection, now: datetime) -> int:
-    """The day YYYYMMDD whose bill would have a line that were added now."""
-    ((day,),) = fetch(tx, _NEXT, [day_number(now.astimezone(CITY_ZONE).date())])
-    return int(day)
-
-
 def closed(tx: Connection) -> int:
     """The last day that is cut: no line can fall into it, or into one before it, any more."""
     day: int = tx.execute(text("SELECT closed FROM bill_head")).scalar_one()

@@ -206,14 +206,6 @@ def set_phone(tx: Connection, resident: str, digest: bytes, sealed: bytes, now: 
     )
 
 
-def phone(tx: Connection, resident: str) -> bytes | None:
-    """A resident's sealed number."""
-    sealed: bytes | None = tx.execute(
-        text("SELECT sealed FROM phones WHERE resident = :who"), {"who": bytes.fromhex(resident)}
-    ).scalar()
-    return sealed
-
-
 def forget_phone(tx: Connection, resident: str) -> None:
     """Drop a resident's number."""
     _run(tx, "DELETE FROM phones WHERE resident = :who", who=bytes.fromhex(resident))

@@ -329,17 +329,6 @@ def till(tx: Connection, merchant: str, code: str) -> Till | None:
     return Till(*rows[0]) if rows else None
 
 
-def is_staff(tx: Connection, merchant: str, resident: str) -> bool:
-    """Whether a resident works for a merchant, as far as they said so themselves."""
-    return bool(
-        fetch(
-            tx,
-            "SELECT 1 FROM staff WHERE resident = %s AND merchant = %s AND active",
-            (bytes.fromhex(resident), bytes.fromhex(merchant)),
-        )
-    )
-
-
 def may_refund(tx: Connection, merchant: str, number: str | None) -> bool:
     """Whether an employee (their number) may give points back: a manager or an owner, or anybody
     of a merchant that named no staff to us."""

@@ -6,10 +6,10 @@ from datetime import datetime
 
 from sqlalchemy import Connection
 
-from app.flows.budget import ReferenceReusedError
+from app.flows.budget import append_once
 from app.flows.partner.standing import PartnerError, hold
 from app.flows.trail import act
-from app.store import entries, merchants
+from app.store import merchants
 from app.vault import Vault
 from ledger.entries import Entry, instant
 from ledger.transfers import fund_merchant
@@ -49,12 +49,4 @@ def grant(
         points=points,
         reference=reference,
     )
-    found = entries.find(tx, entry.id)
-    if found is None:
-        entries.append(tx, [entry])
-        return entry, True
-    if found[1].postings != entry.postings:
-        raise ReferenceReusedError(
-            f"{reference} stands for other points of this merchant; a reference counts once"
-        )
-    return found[1], False
+    return append_once(tx, entry, reference)
