@@ -10,7 +10,7 @@ and a heap at a time is small enough to be replayed in memory (``ledger.recomput
 import marshal
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import IO, NamedTuple
@@ -74,11 +74,11 @@ class Heaps(NamedTuple):
         """Which heap a resident's claims go to."""
         return int(resident[:8], 16) % self.heaps
 
-    def add(self, claims: Sequence[Claim]) -> None:
+    def add(self, claims: Iterable[Claim]) -> None:
         """Put claims aside; no two processes write to one file."""
         apart: dict[int, list[tuple[object, ...]]] = {}
         for claim in claims:
-            apart.setdefault(self.number(claim.resident), []).append(tuple(claim))
+            apart.setdefault(self.number(claim[1]), []).append(claim[:])  # marshal takes no other
         for number, some in apart.items():
             with (self.folder / f"{number}.{os.getpid()}").open("ab") as file:
                 data = marshal.dumps(some)
