@@ -7,11 +7,11 @@ from collections.abc import Iterable
 
 from sqlalchemy import Connection, text
 
-from app.store.db import bytea_array, copy_in
+from app.store.db import bytea_array, copy_in, fetch
 
-_HELD = text("""
+_HELD = """
 SELECT fingerprint, place FROM acts
-WHERE fingerprint = ANY(CAST(:fingerprints AS bytea[])) AND provider <> :provider""")
+WHERE fingerprint = ANY(%s::bytea[]) AND provider <> %s"""
 _COLUMNS = {"fingerprint": "bytea", "arrival": "int8", "provider": "text", "place": "bytea"}
 
 
@@ -19,9 +19,7 @@ def held(
     tx: Connection, provider: str, fingerprints: Iterable[bytes]
 ) -> dict[bytes, list[bytes | None]]:
     """Which of these another provider's credited acts hold, with the places they were at."""
-    found = tx.execute(
-        _HELD, {"fingerprints": bytea_array(fingerprints), "provider": provider}
-    ).all()
+    found = fetch(tx, _HELD, [bytea_array(fingerprints), provider])
     places: dict[bytes, list[bytes | None]] = defaultdict(list)
     for fingerprint, place in found:
         places[fingerprint].append(place)

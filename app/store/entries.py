@@ -218,11 +218,9 @@ def find(tx: Connection, entry_id: str) -> tuple[int, Entry] | None:
 
 def known(tx: Connection, ids: Sequence[str]) -> dict[str, int]:
     """Which of these entry ids exist already, with their arrival numbers."""
-    rows = tx.execute(
-        text("SELECT id, arrival FROM entries WHERE id = ANY(CAST(:ids AS bytea[]))"),
-        {"ids": bytea_array(map(bytes.fromhex, ids))},
-    )
-    return {row.id.hex(): row.arrival for row in rows}
+    query = "SELECT id, arrival FROM entries WHERE id = ANY(%s::bytea[])"
+    rows = fetch(tx, query, [bytea_array(map(bytes.fromhex, ids))])
+    return {entry_id.hex(): arrival for entry_id, arrival in rows}
 
 
 def of_kind(tx: Connection, resident: str, kind: Kind) -> list[Entry]:

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from sqlalchemy import Connection, text
 
 from app.store import consents, packed
-from app.store.db import bytea_array, int_array, text_array
+from app.store.db import bytea_array, fetch, int_array, text_array
 from app.store.packed import copy_packed
 from ledger.accounts import AccountKind, Asset
 from ledger.entries import Entry
@@ -75,12 +75,12 @@ def bound_to(tx: Connection, subjects: Sequence[bytes]) -> dict[bytes, str]:
 
 
 # After waiting for a lock both rows are read anew: a consent withdrawn meanwhile is gone.
-_RESOLVE = text("""
-SELECT s.subject, r.id, r.wrapped_key, b.consent_set, r.restricted_at IS NOT NULL
-FROM unnest(CAST(:subjects AS bytea[])) AS s (subject)
+_RESOLVE = """
+SELECT b.subject, r.id, r.wrapped_key, b.consent_set, r.restricted_at IS NOT NULL
+FROM unnest(%s::bytea[]) AS s (subject)
 JOIN bindings b ON b.subject = s.subject
 JOIN residents r ON r.id = b.resident AND r.erased_at IS NULL
-ORDER BY r.id FOR KEY SHARE OF r FOR SHARE OF b""")
+ORDER BY r.id FOR KEY SHARE OF r FOR SHARE OF b"""
 _CONSENTED = text("""
 SELECT c.id, array_agg(s.scenario)
 FROM consent_sets c JOIN unnest(CAST(:scenarios AS text[])) AS s (scenario)
@@ -97,7 +97,7 @@ def resolve_and_lock(
     The lock is shared: batches of several providers credit the same people side by side, and meet
     only where they count towards the same limit (`lock_counters`) or add to the same balance.
     """
-    rows = tx.execute(_RESOLVE, {"subjects": bytea_array(subjects)}).all()
+    rows = fetch(tx, _RESOLVE, [bytea_array(subjects)])
     sets = {
         "sets": int_array({row[3] for row in rows}),
         "scenarios": text_array(scenarios),
@@ -157,6 +157,17 @@ def wallet(tx: Connection, resident: str) -> dict[tuple[Asset, int], int]:
         {"id": bytes.fromhex(resident), "kind": AccountKind.RESIDENT.code},
     )
     return {(_ASSETS[row.asset], row.bucket): row.amount for row in rows}
+
+
+def points_by_bucket(resident: str) -> str:
+    """The query of `buckets` and `amounts` of the points that the resident holds whom this
+    expression names: two arrays, or NULLs."""
+    return (
+        "SELECT array_agg(bucket ORDER BY bucket) AS buckets,"  # noqa: S608 (our own names)
+        " array_agg(amount ORDER BY bucket) AS amounts"
+        f" FROM balances b WHERE b.account = {resident} AND b.amount > 0"
+        f" AND b.account_kind = {AccountKind.RESIDENT.code} AND b.asset = {Asset.POINT.code}"
+    )
 
 
 def put_openings(tx: Connection, openings: Iterable[tuple[int, bytes, bytes]]) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence, Set
 
 from sqlalchemy import Connection, text
 
-from app.store.db import bytea_array, copy_in, int_array, text_array
+from app.store.db import Array, bytea_array, copy_in, fetch, int_array, text_array
 from scenarios import Key, Usage
 
 Counters = dict[str, dict[Key, Usage]]  # resident -> (scenario, YYYYMMDD or YYYYMM) -> usage
@@ -19,11 +19,11 @@ _COLUMNS = {
     "reduction_mg": "int8",
     "points": "int8",
 }
-_READ = text("""
+_READ = """
 SELECT u.resident, u.scenario, u.period, u.count, u.reduction_mg, u.points
-FROM unnest(CAST(:residents AS bytea[]), CAST(:scenarios AS text[]), CAST(:periods AS integer[]))
+FROM unnest(%(residents)s::bytea[], %(scenarios)s::text[], %(periods)s::integer[])
   AS k (resident, scenario, period)
-JOIN usage u ON (u.resident, u.period, u.scenario) = (k.resident, k.period, k.scenario)""")
+JOIN usage u ON (u.resident, u.period, u.scenario) = (k.resident, k.period, k.scenario)"""
 _UPDATE = text("""
 UPDATE usage u SET count = k.count, reduction_mg = k.reduction_mg, points = k.points
 FROM unnest(CAST(:residents AS bytea[]), CAST(:scenarios AS text[]), CAST(:periods AS integer[]),
@@ -43,8 +43,10 @@ def read(tx: Connection, wanted: Mapping[str, Iterable[Key]]) -> Counters:
     keys = [(resident, key) for resident, own in wanted.items() for key in own]
     found: Counters = {}
     if keys:
-        for resident, scenario, period, *values in tx.execute(_READ, _arrays(keys)).all():
-            found.setdefault(resident.hex(), {})[scenario, period] = Usage(*values)
+        rows = fetch(tx, _READ, _arrays(keys))
+        for resident, scenario, period, count, reduction_mg, points in rows:
+            own = found.setdefault(resident.hex(), {})
+            own[scenario, period] = Usage(count, reduction_mg, points)
     return found
 
 
@@ -85,7 +87,7 @@ def store(
         )
 
 
-def _arrays(keys: Sequence[tuple[str, Key]]) -> dict[str, str]:
+def _arrays(keys: Sequence[tuple[str, Key]]) -> dict[str, Array]:
     return {
         "residents": bytea_array(bytes.fromhex(resident) for resident, _ in keys),
         "scenarios": text_array(key[0] for _, key in keys),
