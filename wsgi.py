@@ -9,7 +9,9 @@ from app.api.ops import REGISTRY
 from app.application import create_app
 from app.config import read_config
 from app.door import Door
+from app.turns import Turns
 
 _config = read_config(os.environ)
 app = create_app(_config)
-door = Door(app, app.extensions[REGISTRY], _config.threads, _config.intake)
+_turns = Turns(_config.data_dir / "turns")
+door = Door(app, app.extensions[REGISTRY], _turns, _config.threads, _config.intake)

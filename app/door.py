@@ -33,6 +33,7 @@ from app.api.frame import METERS, Meters
 from app.errors import refusal
 from app.gateway import Headers, answering, environ_of
 from app.intake import EndedError, Intake
+from app.turns import Turns
 
 BODY_S: Final = 30  # for the whole body; a phone on a slow line sends a picture in less
 BODIES_BYTES: Final = 64 * 1024 * 1024  # of all bodies that are being read
@@ -42,6 +43,7 @@ LONG_BYTES: Final = 1024 * 1024  # an answer above this goes by way of a file
 PIECE_BYTES: Final = 64 * 1024
 MOST_WAIT_S: Final = 30  # that anybody is told to stay away
 
+_API = "/api/"
 _BATCHES_PATH = "/api/v1/batches"
 _SWITCH_S = 0.0005  # a thread that computes lets the others in; the default is ten times as long
 _FIRST_GUESS_S = 0.5  # a batch takes, until one was timed
@@ -140,9 +142,12 @@ def _finish(answered: asyncio.Future[Long | None], left: Long | None) -> None:
 class Door:
     """The application behind its door: what granian is given as an RSGI application."""
 
-    def __init__(self, app: Flask, metrics: CollectorRegistry, threads: int, intake: int) -> None:
+    def __init__(
+        self, app: Flask, metrics: CollectorRegistry, turns: Turns, threads: int, intake: int
+    ) -> None:
         self._wsgi = app.wsgi_app
         self._most_body: int = app.config["MAX_CONTENT_LENGTH"]
+        self._turns = turns
         self._meters: Meters = app.extensions[METERS]
         self._all = Line([self._answer] * threads, WAITING)
         handlers = [partial(self._hand_on, Intake()) for _ in range(intake)]
@@ -174,6 +179,8 @@ class Door:
             body = read
         batch = scope.path == _BATCHES_PATH and scope.method == "POST"
         line = self._batches if batch else self._all
+        if not batch and scope.path.startswith(_API):  # nobody waits for metrics and health
+            self._turns.note()
         if line.has_room():
             left = await line.stand(scope, proto, body)
             if left is not None:
@@ -233,7 +240,8 @@ class Door:
         """Have one request answered elsewhere. It is counted here, where /metrics is asked for."""
         began = time.perf_counter()
         try:
-            status, headers, body = intake.ask(environ_of(asked.scope), asked.body)
+            with self._turns.taken():
+                status, headers, body = intake.ask(environ_of(asked.scope), asked.body)
         except EndedError as error:
             self._refuse(asked.proto, "UNAVAILABLE", f"{error}; send it again as it is")
             return None

@@ -13,6 +13,7 @@ from prometheus_client import CollectorRegistry
 from app import door
 from app.api.frame import METERS, Meters
 from app.door import Door, Line
+from app.turns import Turns
 
 
 class Headers(dict):
@@ -56,7 +57,7 @@ class Client:
 
 
 @pytest.fixture
-def echo():
+def echo(tmp_path):
     """An application that says what it was asked, behind a door."""
     app, registry = Flask(__name__), CollectorRegistry()
     app.extensions[METERS] = Meters(registry)
@@ -75,7 +76,7 @@ def echo():
             "forwarded": request.headers.get("X-Forwarded-For"),
         }
 
-    return Door(app, registry, threads=2, intake=1)
+    return Door(app, registry, Turns(tmp_path), threads=2, intake=1)
 
 
 def ask(made, scope, client):

@@ -1,0 +1,71 @@
+"""How many batches a host works on at once: while anybody else asks, a core is left to them.
+
+The web processes of a host know nothing of each other but what lies in a folder: `asked`, changed
+when somebody last asked for something other than a batch, and a file for each batch that may be
+worked on meanwhile, which whoever works on one holds locked. The system lets go for who has ended.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Final
+
+from app.config import ConfigError
+
+CALM_S: Final = 2.0  # after the last one asked; then batches take all cores
+_NOTE_S = 0.5  # a change of the file counts for so long
+_PAUSE_S = 0.02
+
+
+class Turns:
+    """The folder, as one web process sees it. `most` is how many batches leave a core free.
+
+    Raises ConfigError if the folder cannot be written to.
+    """
+
+    def __init__(self, folder: Path, most: int | None = None) -> None:
+        self._asked = folder / "asked"
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            self._asked.touch()
+        except OSError as error:
+            raise ConfigError(
+                f"{folder}: {error.strerror}; let PUHUI_DATA name a folder that web may write to"
+            ) from None
+        cores = range(most or max(1, len(os.sched_getaffinity(0)) - 1))
+        self._places = [folder / f"batch-{n}" for n in cores]
+        self._note_at = 0.0
+
+    def note(self) -> None:
+        """Somebody asks for something other than a batch."""
+        now = time.monotonic()
+        if now >= self._note_at:
+            self._note_at = now + _NOTE_S
+            os.utime(self._asked)
+
+    @contextmanager
+    def taken(self) -> Iterator[None]:
+        """Work on a batch, as soon as there is a place or nobody asks for anything else."""
+        with ExitStack() as held:
+            while not any(_take(held, place) for place in self._places) and self._is_asked():
+                time.sleep(_PAUSE_S)
+            yield
+
+    def _is_asked(self) -> bool:
+        return time.time() - self._asked.stat().st_mtime < CALM_S
+
+
+def _take(held: ExitStack, place: Path) -> bool:
+    file = place.open("w")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.close()
+        return False
+    held.enter_context(file)  # to be closed, which lets go of it
+    return True
