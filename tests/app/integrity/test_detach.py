@@ -201,18 +201,22 @@ def test_what_was_dropped_is_room_for_what_comes(aged, go):
     assert pages() <= before + 8192
 
 
-def test_it_can_die_anywhere_and_the_next_run_goes_on(aged, go, begin_again, deaths, tmp_path):
+def test_it_can_die_anywhere_and_the_next_run_goes_on(aged, go, deaths, tmp_path):
     def payloads():
         with anew(aged) as tx:
             return log.payloads(tx, 0, log.head(tx).size)
 
-    before, kept = payloads(), aged.config.head_file.read_text()
-    total = aged.value(LEFT)
-    begin_again()
+    before, total = payloads(), aged.value(LEFT)
+    with aged.admin() as admin:
+        admin.execute("CREATE SCHEMA kept")
+        admin.execute("CREATE TABLE kept.entries AS TABLE entries")
 
     def prepare(n):
-        begin_again()
-        aged.config.head_file.write_text(kept)
+        with aged.admin() as admin:
+            admin.execute("SET session_replication_role = replica")
+            admin.execute("TRUNCATE entries")
+            admin.execute("INSERT INTO entries TABLE kept.entries")
+            admin.execute("UPDATE detached SET size = 0, dropped = 0")
 
     def job(engine, n):
         owner = create_engine(aged.config.owner_url)
