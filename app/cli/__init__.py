@@ -4,52 +4,53 @@ from __future__ import annotations
 
 import os
 import sys
+from importlib import import_module
+from typing import Final
 
 import click
 from sqlalchemy.exc import OperationalError, ProgrammingError
 
-from app.cli import (
-    admins,
-    backtest,
-    bills,
-    clock,
-    demo,
-    detach,
-    merchants,
-    operate,
-    rankings,
-    serve,
-    sign,
-    trigger,
-    trips,
-)
 from app.config import read_config
 
+MODULES: Final = {  # which commands each module of this package has: the words of its COMMANDS
+    "admins": ("admin", "trail"),
+    "backtest": ("backtest",),
+    "bills": ("bills",),
+    "clock": ("clock",),
+    "demo": ("demo",),
+    "detach": ("detach",),
+    "merchants": ("merchant",),
+    "operate": (
+        "keys", "migrate", "publish", "provider", "budget", "worker", "log", "erase", "export",
+        "check",
+    ),
+    "rankings": ("rankings",),
+    "serve": ("serve", "stop"),
+    "sign": ("sign",),
+    "trigger": ("trigger", "pay-code"),
+    "trips": ("import",),
+}  # fmt: skip
 
-@click.group()
+
+class _Commands(click.Group):
+    """Loads the module of a command when it is asked for: whoever signs needs no database."""
+
+    def list_commands(self, _context: click.Context) -> list[str]:
+        return sorted(name for names in MODULES.values() for name in names)
+
+    def get_command(self, _context: click.Context, name: str) -> click.Command | None:
+        for module, names in MODULES.items():
+            if name in names:
+                found: tuple[click.Command, ...] = import_module(f"app.cli.{module}").COMMANDS
+                return next(command for command in found if command.name == name)
+        return None
+
+
+@click.group(cls=_Commands)
 @click.pass_context
 def puhui(context: click.Context) -> None:
     """Puhui (碳普惠): carbon-inclusion platform."""
     context.obj = read_config(os.environ)
-
-
-for module in (
-    admins,
-    backtest,
-    bills,
-    clock,
-    demo,
-    detach,
-    merchants,
-    operate,
-    rankings,
-    serve,
-    sign,
-    trigger,
-    trips,
-):
-    for command in module.COMMANDS:
-        puhui.add_command(command)
 
 
 def main() -> None:

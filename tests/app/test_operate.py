@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import sys
+from importlib import import_module
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from sqlalchemy import text
 
-from app.cli import main
+from app.cli import MODULES, local, main
 from app.cli.local import environment
 from app.flows.enroll import enroll
 
@@ -52,6 +53,15 @@ def pem(tmp_path):
 def _one(city, query):
     with city.engine.connect() as tx:
         return tx.execute(text(query)).scalar()
+
+
+def test_every_command_is_found_in_its_module():
+    files = (local.PROJECT / "app" / "cli").glob("*.py")
+    having = {path.stem for path in files if "\nCOMMANDS = " in path.read_text()}
+    assert having == set(MODULES)
+    for module, names in MODULES.items():
+        found = import_module(f"app.cli.{module}").COMMANDS
+        assert tuple(command.name for command in found) == names
 
 
 def test_a_provider_gets_keys_and_loses_them(puhui, pem, city):
