@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import marshmallow as ma
+import orjson
 from flask import Response, g
 from sqlalchemy import Connection
 
@@ -18,6 +19,7 @@ from app.api.wire import (
     Pattern,
     answer,
     answer_once,
+    answered,
     cursor_of,
     instant,
     moment_of,
@@ -26,6 +28,8 @@ from app.api.wire import (
 )
 from app.auth import resident
 from app.errors import Problem
+from app.flows.once import Answer
+from app.flows.order.at_once import Wanted, at_once
 from app.flows.order.cancel import cancel
 from app.flows.order.confirm import confirm
 from app.flows.order.place import place
@@ -121,9 +125,10 @@ def post_order(body: dict[str, Any]) -> Response:
     What nobody confirms by `expires_at` goes back by itself.
     """
     device = bytes.fromhex(g.sign_in) if g.sign_in else None
-    reward, quantity = body["reward"], body["quantity"]
-    here, who, now = wired(), g.resident, wired().clock()
-    return _once(lambda tx: place(tx, here.vault, who, device, reward, quantity, now), 201)
+    wanted = Wanted(g.resident, device, body["reward"], body["quantity"])
+    here, now = wired(), wired().clock()
+    made = at_once(here.engine, here.vault, g.repeat, wanted, now, _told)
+    return answered(made) if made else _once(lambda tx: place(tx, here.vault, *wanted, now), 201)
 
 
 @blp.serve("GET", "", gives=OrdersSchema, guard=resident, query=OrdersArgs)
@@ -181,6 +186,11 @@ def get_drawn_certificate(order: str) -> Response:
     answered = Response(made, mimetype="image/svg+xml")
     answered.headers["Cache-Control"] = "no-store"
     return answered
+
+
+def _told(one: Bought) -> Answer:
+    """Of an order that was placed just now, and so has brought nothing yet."""
+    return Answer(201, orjson.dumps({**_shown(one), "vouchers": []}))
 
 
 def _once(step: Callable[[Connection], Order], status: int = 200) -> Response:

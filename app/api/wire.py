@@ -220,13 +220,19 @@ def answer_once(work: Callable[[Connection], Any], status: int = 200) -> Respons
     """Run `work` in its transaction and answer what it returns as JSON; the same request again
     gets the same answer, with `Idempotency-Replayed: true`. For views served with `repeat`."""
     here = wired()
-    given = once(
-        here.engine,
-        here.vault,
-        g.repeat,
-        here.clock(),
-        lambda tx: Answer(status, orjson.dumps(work(tx))),
+    return answered(
+        once(
+            here.engine,
+            here.vault,
+            g.repeat,
+            here.clock(),
+            lambda tx: Answer(status, orjson.dumps(work(tx))),
+        )
     )
+
+
+def answered(given: Answer) -> Response:
+    """An answer that is kept for its request, as JSON."""
     made = Response(given.body, given.status, mimetype="application/json")
     made.headers["Cache-Control"] = "no-store"
     if given.again:

@@ -69,7 +69,6 @@ def once(
     RequestRunningError, and whatever `work` raises.
     """
     scope, key, digest = repeat
-    purpose = f"answer {scope} {key}"
 
     def attempt(tx: Connection) -> Answer:
         if not answers.take_turn(tx, scope, key):
@@ -77,14 +76,22 @@ def once(
         kept = answers.find(tx, scope, key)
         if kept is None:
             made = work(tx)
-            sealed = vault.seal_for(purpose, made.body)
-            answers.keep(tx, scope, key, answers.Kept(digest, made.status, sealed), now)
+            answers.keep(tx, scope, key, to_keep(vault, repeat, made), now)
             return made
         if not compare_digest(kept.digest, digest):
             raise KeyReusedError("this Idempotency-Key named another request; make a new one")
-        return Answer(kept.status, vault.open_for(purpose, kept.sealed), again=True)
+        return Answer(kept.status, vault.open_for(_purpose(repeat), kept.sealed), again=True)
 
     return transact(engine, attempt)
+
+
+def to_keep(vault: Vault, repeat: Repeat, made: Answer) -> answers.Kept:
+    """An answer as it is kept for whoever sends its request again."""
+    return answers.Kept(repeat.digest, made.status, vault.seal_for(_purpose(repeat), made.body))
+
+
+def _purpose(repeat: Repeat) -> str:
+    return f"answer {repeat.scope} {repeat.key}"
 
 
 def must_match(given: str, current: str) -> None:

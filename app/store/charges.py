@@ -13,10 +13,9 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import Connection
 
-from app.store import entries, fraud
+from app.store import entries, fraud, people
 from app.store.db import bytea_array, fetch, int_array
 from app.store.pay_codes import PayCode
-from ledger.accounts import AccountKind, Asset
 from ledger.entries import Entry
 
 
@@ -132,11 +131,8 @@ _LOOK = _READ.format(
     more=", w.buckets, w.amounts, f.*",
     lock="",
     joined=f"""
-CROSS JOIN LATERAL (
-  SELECT array_agg(bucket ORDER BY bucket) AS buckets, array_agg(amount ORDER BY bucket) AS amounts
-  FROM balances b WHERE b.account = p.resident AND b.account_kind = {AccountKind.RESIDENT.code}
-    AND b.asset = {Asset.POINT.code} AND b.amount > 0) w
-CROSS JOIN LATERAL ({fraud.counting("p.resident", "p.device")}) f""",  # noqa: S608 (our own)
+CROSS JOIN LATERAL ({people.points_by_bucket("p.resident")}) w
+CROSS JOIN LATERAL ({fraud.counting("p.resident", "p.device")}) f""",
 )
 _COLUMNS = (
     "c.merchant, c.number, c.id, c.digest, c.resident, c.device, c.store, c.till, c.staff,"

@@ -47,15 +47,15 @@ SELECT
   coalesce(sum(points) FILTER (WHERE at >= %(day)s), 0)::bigint,
   count(DISTINCT device) FILTER (WHERE at >= %(day)s AND device <> {device}),
   EXISTS (SELECT FROM staff
-    WHERE staff.resident = {resident} AND merchant = %(merchant)s AND active),
+    WHERE staff.resident = {resident} AND merchant = {merchant} AND active),
   (SELECT wrapped_key FROM residents WHERE id = {resident})
 FROM spent"""
 
 
-def counting(resident: str, device: str) -> str:
-    """The query of `Seen`, of the resident and the device that these expressions name; `%(day)s`,
-    `%(hour)s`, `%(since)s`, `%(merchant)s`, `%(counted)s` are as in `given`."""
-    return _SEEN.format(resident=resident, device=device)
+def counting(resident: str, device: str, merchant: str = "%(merchant)s") -> str:
+    """The query of `Seen`, of those that these expressions name; `%(day)s`, `%(hour)s`,
+    `%(since)s`, `%(merchant)s`, `%(counted)s` are as in `given`."""
+    return _SEEN.format(resident=resident, device=device, merchant=merchant)
 
 
 def given(merchant: str, day: datetime, hour: datetime) -> dict[str, Any]:

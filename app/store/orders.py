@@ -5,11 +5,17 @@ How points move is the ledger's business; a row here says which hold and which r
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Any, Final, NamedTuple
 
 from sqlalchemy import Connection, text
+
+from app.store import entries, fraud, people, rewards
+from app.store.answers import Kept
+from app.store.db import fetch, int_array
+from app.store.rewards import Offer, Shopper
+from ledger.entries import Entry
 
 STATES: Final = ("held", "confirmed", "released")
 
@@ -48,6 +54,19 @@ class Bought(NamedTuple):
     merchant_name: str
 
 
+class Look(NamedTuple):
+    """All that is known when a resident orders, with nobody locked: whether the request was
+    `answered` before, the setting `order_minutes` if it is set, their points of each bucket, the
+    reward, and what it and the rules against fraud ask of them."""
+
+    answered: bool
+    minutes: int | None
+    wallet: dict[int, int]
+    offer: Offer
+    shopper: Shopper
+    seen: fraud.Seen
+
+
 _COLUMNS = (
     "o.id, o.reward, o.merchant, o.resident, o.quantity, o.points, o.state, o.hold, o.entry,"
     " o.placed_on, o.placed_at, o.expires_at, o.closed_at, o.reason, o.refunded"
@@ -67,6 +86,19 @@ INSERT INTO orders (id, reward, merchant, resident, quantity, points, state, hol
   placed_at, expires_at)
 VALUES (:id, :reward, :merchant, :resident, :quantity, :points, 'held', :hold, :placed_on,
   :placed_at, :expires_at)""")
+_LOOK = f"""
+SELECT EXISTS (SELECT FROM answers WHERE scope = %(scope)s AND key = %(key)s),
+  (SELECT value::integer FROM settings WHERE name = 'order_minutes'),
+  w.buckets, w.amounts, o.*, p.*, f.*
+FROM ({rewards.ON_OFFER}) o CROSS JOIN LATERAL ({rewards.SHOPPER}) p
+CROSS JOIN LATERAL ({people.points_by_bucket("%(resident)s")}) w
+CROSS JOIN LATERAL ({fraud.counting("%(resident)s", "%(device)s", "o.merchant")}) f"""  # noqa: S608
+_OFFERED = 4 + len(rewards.Reward._fields) + len(Offer._fields) - 1
+_SHOPPED = _OFFERED + len(Shopper._fields) + 1  # pieces had are two columns
+_PLACE = f"""
+SELECT place_order(ROW(%s, %s, %s, %s, %s, %s, %s, %s, NULL, 0, %s, %s, %s, NULL, '')::orders,
+  %s::bigint, %s::integer, %s::integer[], %s::bigint[], ROW(%s, %s, %s, %s, %s, %s)::answers,
+  {entries.ARGUMENTS})"""
 _DUE = text("""
 SELECT o.id FROM orders o JOIN merchants m ON m.id = o.merchant
 WHERE o.state = 'held' AND (o.expires_at <= :now OR m.state = 'closed')
@@ -79,6 +111,67 @@ def add(tx: Connection, order: Order) -> None:
     for name in ("id", "reward", "merchant", "resident", "hold"):
         values[name] = bytes.fromhex(values[name])
     tx.execute(_ADD, values)
+
+
+def look(
+    alone: Connection,
+    request: tuple[str, str],
+    resident: str,
+    device: bytes | None,
+    reward: str,
+    day: int,
+    since: tuple[datetime, datetime],
+) -> Look | None:
+    """Look up all that a plain order needs in one go, and lock nothing: the request is a caller's
+    scope and key, `since` when the day and the hour began that the rules against fraud count. None
+    if there is no such reward or no such living account."""
+    given = fraud.given("", *since) | {
+        "scope": request[0],
+        "key": request[1],
+        "resident": bytes.fromhex(resident),
+        "device": device,
+        "reward": bytes.fromhex(reward),
+        "today": day,
+    }
+    rows = fetch(alone, _LOOK, given)
+    if not rows:
+        return None
+    answered, minutes, buckets, amounts, *rest = rows[0]
+    return Look(
+        answered,
+        minutes,
+        dict(zip(buckets or (), amounts or (), strict=True)),
+        rewards.offer_of(rest[: _OFFERED - 4]),
+        rewards.shopper_of(rest[_OFFERED - 4 : _SHOPPED - 4]),
+        fraud.Seen(*rest[_SHOPPED - 4 :]),
+    )
+
+
+def place(
+    alone: Connection,
+    one: Order,
+    had: int | None,
+    per_day: int | None,
+    wallet: Mapping[int, int],
+    request: tuple[str, str],
+    kept: Kept,
+    entry: Entry,
+) -> None:
+    """Do a plain order in one go: keep the answer of its request, and it, append its hold and take
+    its pieces. `had` are the pieces that its resident had of the reward, None if that is not
+    bounded.
+
+    Raises DBAPIError unique_violation if the request was answered meanwhile, serialization_failure
+    if the wallet or `had` is not as it was looked up or too few pieces are left, and else as
+    `entries.append` does.
+    """
+    values = [
+        *map(bytes.fromhex, (one.id, one.reward, one.merchant, one.resident or "")),
+        *(one.quantity, one.points, one.state, bytes.fromhex(one.hold)),
+        *(one.placed_on, one.placed_at, one.expires_at, had, per_day),
+        *(int_array(wallet), int_array(wallet.values()), *request, *kept, one.placed_at),
+    ]
+    entries.call(alone, _PLACE, [*values, *entries.arguments([entry])])
 
 
 def find(tx: Connection, id: str) -> Order | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import date, datetime
 from typing import Any, Final, NamedTuple
 
@@ -88,6 +88,9 @@ LEFT JOIN reward_days d ON d.reward = r.id AND d.day = :today
 LEFT JOIN balances b ON b.account = r.merchant AND b.bucket = 0
   AND b.account_kind = {AccountKind.MERCHANT.code} AND b.asset = {Asset.POINT.code}
 LEFT JOIN stores t ON t.id = r.store"""  # noqa: S608 (our own column names)
+ON_OFFER = _OFFER.replace(":today", "%(today)s") + " WHERE r.id = %(reward)s"
+"""The columns of an `Offer`, in the driver's own SQL: of the reward `%(reward)s` on `%(today)s`."""
+
 _ONE = text(f"{_OFFER} WHERE r.id = :id")
 _OWN = text(f"{_OFFER} WHERE r.merchant = :merchant AND r.code = :code")
 _OPEN = text(f"""{_OFFER}
@@ -109,16 +112,20 @@ _PUT = text(
 )
 _BRING = text("UPDATE rewards SET state = :state, revision = revision + 1 WHERE id = :id")
 # The driver's own SQL: the first screen waits for it.
-_SHOPPER = f"""
+SHOPPER = f"""
 WITH had AS (
-  SELECT reward, quantity FROM orders WHERE resident = %s AND state <> 'released'),
+  SELECT reward, quantity FROM orders WHERE resident = %(resident)s AND state <> 'released'),
 held AS (
-  SELECT coalesce(sum(amount) FILTER (WHERE asset = {Asset.POINT.code} AND bucket >= %s), 0) AS p,
+  SELECT coalesce(sum(amount) FILTER (WHERE asset = {Asset.POINT.code} AND bucket >= %(today)s), 0)
+      AS p,
     coalesce(sum(amount) FILTER (WHERE asset = {Asset.CO2E.code}), 0) AS c
-  FROM balances WHERE account = %s AND account_kind = {AccountKind.RESIDENT.code})
+  FROM balances
+  WHERE account = %(resident)s AND account_kind = {AccountKind.RESIDENT.code})
 SELECT r.district, r.minor_until, held.p::bigint, held.c::bigint,
   ARRAY(SELECT reward FROM had), ARRAY(SELECT quantity FROM had)
-FROM residents r, held WHERE r.id = %s AND r.erased_at IS NULL"""  # noqa: S608 (our own numbers)
+FROM residents r, held
+WHERE r.id = %(resident)s AND r.erased_at IS NULL"""  # noqa: S608 (our own numbers)
+"""The columns of a `Shopper`, as `shopper_of` reads them: of `%(resident)s` on `%(today)s`."""
 
 
 def put(tx: Connection, reward: Reward) -> bool:
@@ -159,7 +166,7 @@ def own_offer(tx: Connection, merchant: str, code: str, today: int) -> Offer | N
 
 def open_offers(tx: Connection, now: datetime, today: int) -> list[Offer]:
     """All that can be ordered now of approved merchants, sold out or not, by rising price."""
-    return [_offer(row) for row in tx.execute(_OPEN, {"now": now, "today": today})]
+    return [offer_of(row) for row in tx.execute(_OPEN, {"now": now, "today": today})]
 
 
 def page(
@@ -174,16 +181,18 @@ def page(
     at, last = before or (None, "")
     asked = {"merchant": _bytes(merchant), "state": state, "today": today, "limit": limit}
     rows = tx.execute(_PAGE, asked | {"at": at, "last": bytes.fromhex(last)})
-    return [_offer(row) for row in rows]
+    return [offer_of(row) for row in rows]
 
 
 def shopper(tx: Connection, resident: str, today: int) -> Shopper | None:
     """What rewards ask of a resident on a business day YYYYMMDD; None if they left."""
-    who = bytes.fromhex(resident)
-    rows = fetch(tx, _SHOPPER, (who, today, who, who))
-    if not rows:
-        return None
-    district, minor_until, points, reduction_mg, ids, quantities = rows[0]
+    rows = fetch(tx, SHOPPER, {"resident": bytes.fromhex(resident), "today": today})
+    return shopper_of(rows[0]) if rows else None
+
+
+def shopper_of(row: Sequence[Any]) -> Shopper:
+    """What a row of `SHOPPER` says."""
+    district, minor_until, points, reduction_mg, ids, quantities = row
     had: dict[str, int] = {}
     for reward, quantity in zip(ids, quantities, strict=True):
         had[reward.hex()] = had.get(reward.hex(), 0) + quantity
@@ -204,10 +213,11 @@ def _bytes(name: str | None) -> bytes | None:
 
 
 def _first(rows: Iterable[Any]) -> Offer | None:
-    return next(map(_offer, rows), None)
+    return next(map(offer_of, rows), None)
 
 
-def _offer(row: Any) -> Offer:
+def offer_of(row: Any) -> Offer:
+    """What a row of `ON_OFFER` says."""
     return Offer(_reward(row), *row[_WIDTH:])
 
 

@@ -10,6 +10,8 @@ from typing import NamedTuple
 
 from sqlalchemy import Connection, text
 
+from app.store.db import fetch
+
 
 class Taken(NamedTuple):
     """Whether there was enough stock, and enough left of the day's."""
@@ -18,18 +20,6 @@ class Taken(NamedTuple):
     day: bool
 
 
-# Where nothing bounds the day nothing is counted of it.
-_TAKE = text("""
-WITH piece AS (
-  UPDATE reward_stock SET remaining = remaining - :n, sold = sold + :n
-  WHERE reward = :reward AND (remaining IS NULL OR remaining >= :n) RETURNING 1),
-today AS (
-  INSERT INTO reward_days AS d (reward, day, sold)
-  SELECT :reward, :day, :n FROM piece WHERE :n <= CAST(:per_day AS integer)
-  ON CONFLICT (reward, day) DO UPDATE SET sold = d.sold + :n WHERE d.sold + :n <= :per_day
-  RETURNING 1)
-SELECT EXISTS (SELECT FROM piece), CAST(:per_day AS integer) IS NULL OR EXISTS (SELECT FROM today)
-""")
 _GIVE_BACK = text("""
 WITH piece AS (
   UPDATE reward_stock SET remaining = remaining + :n, sold = sold - :n WHERE reward = :reward)
@@ -50,8 +40,9 @@ def start(tx: Connection, reward: str, remaining: int | None) -> None:
 def take(tx: Connection, reward: str, n: int, per_day: int | None, day: int) -> Taken:
     """Take pieces for an order of a business day YYYYMMDD. If it was not enough, the caller's
     transaction is to be rolled back."""
-    asked = {"reward": bytes.fromhex(reward), "n": n, "per_day": per_day, "day": day}
-    return Taken(*tx.execute(_TAKE, asked).one())
+    asked = (bytes.fromhex(reward), n, per_day, day)
+    ((missing,),) = fetch(tx, "SELECT take_pieces(%s, %s::integer, %s, %s)", asked)
+    return Taken(missing != "stock", missing != "day")
 
 
 def give_back(tx: Connection, reward: str, n: int, day: int) -> None:

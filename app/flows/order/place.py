@@ -1,5 +1,7 @@
 """Place: set points and pieces of a reward aside together, for as long as a resident may think.
 
+What is plain is done `at_once`; the way here is the one for everything.
+
 Stages: (1) the resident is locked, so that their limits hold under a double tap; (2) the terms;
 (3) the rules against fraud; (4) the points; (5) the pieces, last, since that row is everybody's.
 """
@@ -19,7 +21,7 @@ from app.flows.reward.terms import why_not
 from app.flows.setting import setting
 from app.store import orders, people, rewards, stock
 from app.store.orders import Order
-from app.store.rewards import Offer
+from app.store.rewards import Offer, Reward
 from app.vault import Vault
 from ledger.buckets import day_number
 
@@ -52,27 +54,34 @@ def place(
     verdict = check(tx, Attempt(resident, device, terms.merchant, points, "order"), now)  # (3)
     if verdict is not None:
         raise OrderError(*verdict)
+    order = new(vault, resident, terms, quantity, setting(tx, "order_minutes"), now)
+    redeem.hold(tx, vault, resident, points, f"order {order.id}", now)  # (4)
+    orders.add(tx, order)
+    _take(tx, offer, quantity, today)  # (5)
+    return order
+
+
+def new(
+    vault: Vault, resident: str, terms: Reward, quantity: int, minutes: int, now: datetime
+) -> Order:
+    """The order as it will be if its points can be held."""
     made = token_hex(16)
-    held = redeem.hold(tx, vault, resident, points, f"order {made}", now)  # (4)
-    order = Order(
+    return Order(
         id=made,
         reward=terms.id,
         merchant=terms.merchant,
         resident=resident,
         quantity=quantity,
-        points=points,
+        points=terms.points * quantity,
         state="held",
-        hold=held.entry.id,
+        hold=vault.entry_id("hold", f"{resident}\0order {made}"),
         entry=None,
-        placed_on=today,
+        placed_on=day_number(now.astimezone(CITY_ZONE).date()),
         placed_at=now,
-        expires_at=now + timedelta(minutes=setting(tx, "order_minutes")),
+        expires_at=now + timedelta(minutes=minutes),
         closed_at=None,
         reason="",
     )
-    orders.add(tx, order)
-    _take(tx, offer, quantity, today)  # (5)
-    return order
 
 
 def _take(tx: Connection, offer: Offer, quantity: int, today: int) -> None:

@@ -10,6 +10,7 @@ from secrets import token_hex
 import pytest
 
 from app.flows.once import Answer, Repeat, once
+from app.flows.order.at_once import Wanted, at_once
 from app.flows.order.cancel import cancel
 from app.flows.order.confirm import confirm
 from app.flows.order.place import place
@@ -84,6 +85,22 @@ class Counter:
         parts = (town.vault, self.resident, None, self.reward.id, 2, town.clock())
         self.orders[n] = self.ask(engine, f"place-{n}", lambda tx: place(tx, *parts))[0]
 
+    def serve(self, engine, n):
+        """The same as it is served: at once, if that is plain."""
+        town, asked = self.town, (self.resident, None, self.reward.id, 2)
+
+        def told(bought):
+            return Answer(200, json.dumps([bought.order.id, bought.order.state]).encode())
+
+        repeat = Repeat(f"resident {self.resident}", f"request-place-{n}", b"\x01" * 32)
+        parts = (repeat, Wanted(*asked), town.clock(), told)
+        made = at_once(engine, town.vault, *parts)
+        if made is None:
+            self.place(engine, n)
+        else:
+            self.orders[n] = json.loads(made.body)[0]
+        return made
+
     def confirm(self, engine, n):
         parts = (self.town.vault, self.resident, self.orders[n], self.town.clock())
         return self.ask(engine, f"confirm-{n}", lambda tx: confirm(tx, *parts))[1]
@@ -120,6 +137,16 @@ def test_an_order_holds_points_and_stock_or_nothing(town, counter, deaths, tmp_p
     for n, trace in deaths(counter.place):
         assert counter.count() == (n - 1 + trace, 0)
         counter.place(town.engine, n)
+        assert counter.count() == (n, 0)
+    town.prove(tmp_path / "export")
+
+
+def test_an_order_at_once_is_whole_or_nothing_and_its_request_again_gets_its_answer(
+    town, counter, deaths, tmp_path
+):
+    for n, trace in deaths(counter.serve, least=2):
+        assert counter.count() == (n - 1 + trace, 0)
+        assert (counter.serve(town.engine, n) is None) == trace, "what is there is only told again"
         assert counter.count() == (n, 0)
     town.prove(tmp_path / "export")
 
