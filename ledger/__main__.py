@@ -1,5 +1,6 @@
 """``python -m ledger DIR`` audits an export; ``python -m ledger receipt FILE`` checks a receipt,
-``python -m ledger archive FILE`` the archive of all that a city holds about one person.
+``python -m ledger archive FILE`` the archive of all that a city holds about one person,
+``python -m ledger rollup DIR`` what a province's cities signed since it last looked.
 
 Exit code 0: everything held. 1: something did not, and the last line says what. 2: usage.
 """
@@ -8,9 +9,10 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from time import time
 from zipfile import BadZipFile, ZipFile
 
-from ledger import archive, proof
+from ledger import archive, proof, rollup
 from ledger.accounts import AccountKind
 from ledger.audit import Report, audit
 from ledger.encoding import commit, parse
@@ -32,6 +34,8 @@ def main(arguments: Sequence[str]) -> int:
         return _receipt(arguments[1:])
     if arguments[:1] == ["archive"]:
         return _archive(arguments[1:])
+    if arguments[:1] == ["rollup"]:
+        return _rollup(arguments[1:])
     return _audit(arguments)
 
 
@@ -146,6 +150,29 @@ def _archive(arguments: Sequence[str]) -> int:
         f" {receipts} receipts among them hold.",
     )
     return 0
+
+
+def _rollup(arguments: Sequence[str]) -> int:
+    parser = argparse.ArgumentParser(prog="python -m ledger rollup")
+    parser.add_argument("folder", type=Path, metavar="DIR")
+    parser.add_argument("--init", metavar="NAME")
+    parser.add_argument("--jobs", type=int, default=1, metavar="N")
+    options = parser.parse_args(arguments)
+    try:
+        if options.init is not None:
+            _say(*rollup.begin(options.folder, options.init))
+            return 0
+        rows = rollup.rollup(
+            options.folder, int(time()), jobs=options.jobs, progress=lambda label: _progress
+        )
+    except OSError as error:
+        _say(f"UNREADABLE {error.filename}: {error.strerror}.")
+        return 1
+    except LedgerError as error:
+        _say(f"{error.code} {error}")
+        return 1
+    _say((options.folder / rollup.TABLE).read_text().rstrip())
+    return 1 if any(row.fault for row in rows) else 0
 
 
 def _words(entry: Entry, index: int) -> list[str]:
