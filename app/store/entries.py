@@ -48,19 +48,18 @@ ARGUMENTS: Final = (
 _APPEND = f"SELECT append_entries({ARGUMENTS})"
 _Change = tuple[bytes, int, int, int, int]  # account, kind, asset, bucket, amount
 
-_DEBIT = text("""
+_DEBIT = """
 UPDATE balances b SET amount = b.amount - d.amount
-FROM unnest(CAST(:account AS bytea[]), CAST(:kind AS smallint[]), CAST(:asset AS smallint[]),
-  CAST(:bucket AS integer[]), CAST(:amount AS bigint[])) AS d (account, kind, asset, bucket, amount)
+FROM unnest(%s::bytea[], %s::smallint[], %s::smallint[], %s::integer[], %s::bigint[])
+  AS d (account, kind, asset, bucket, amount)
 WHERE b.account = d.account AND b.account_kind = d.kind AND b.asset = d.asset
-  AND b.bucket = d.bucket AND b.amount >= d.amount""")
-_CREDIT = text("""
+  AND b.bucket = d.bucket AND b.amount >= d.amount RETURNING 1"""
+_CREDIT = """
 INSERT INTO balances AS b (account, account_kind, asset, bucket, amount)
-SELECT * FROM unnest(CAST(:account AS bytea[]), CAST(:kind AS smallint[]),
-  CAST(:asset AS smallint[]), CAST(:bucket AS integer[]), CAST(:amount AS bigint[]))
+SELECT * FROM unnest(%s::bytea[], %s::smallint[], %s::smallint[], %s::integer[], %s::bigint[])
 ON CONFLICT (account, account_kind, asset, bucket)
-DO UPDATE SET amount = b.amount + excluded.amount""")
-_ARRIVALS = text("SELECT nextval('arrivals') FROM generate_series(1, :n)")
+DO UPDATE SET amount = b.amount + excluded.amount"""
+_ARRIVALS = "SELECT nextval('arrivals') FROM generate_series(1, %s)"
 
 
 def append(tx: Connection, entries: Sequence[Entry | Issue]) -> list[int]:
@@ -157,7 +156,7 @@ def _append_many(tx: Connection, entries: Sequence[Entry | Issue]) -> list[int]:
             for change in changes
             if change[4] < 0 and (change[1] == _MERCHANT) is merchants
         ]
-        if _move(tx, _DEBIT, debits) != len(debits):
+        if len(_move(tx, _DEBIT, debits)) < len(debits):
             raise _insufficient(merchants)
     _move(tx, _CREDIT, [change for change in changes if change[4] > 0])
     arrivals, payloads = _write(tx, entries)
@@ -179,27 +178,18 @@ def write_for_sealer(tx: Connection, entry: Entry) -> tuple[int, bytes]:
 
 
 def _write(tx: Connection, entries: Sequence[Entry | Issue]) -> tuple[list[int], list[bytes]]:
-    arrivals = list(tx.execute(_ARRIVALS, {"n": len(entries)}).scalars().all())
+    arrivals = [arrival for (arrival,) in fetch(tx, _ARRIVALS, [len(entries)])]
     payloads = [entry.payload() for entry in entries]
     copy_packed(tx, "entries", _ENTRY, map(packed.entry, arrivals, entries, payloads))
     return arrivals, payloads
 
 
-def _move(tx: Connection, statement: Any, rows: Sequence[tuple[Any, ...]]) -> int:
-    """Apply sorted changes (account, kind, asset, bucket, amount); how many rows changed."""
+def _move(tx: Connection, statement: str, rows: Sequence[tuple[Any, ...]]) -> list[Any]:
+    """Apply sorted changes (account, kind, asset, bucket, amount); what the statement returns."""
     if not rows:
-        return 0
-    accounts, kinds, assets, buckets, amounts = zip(*rows, strict=True)
-    return tx.execute(
-        statement,
-        {
-            "account": bytea_array(accounts),
-            "kind": int_array(kinds),
-            "asset": int_array(assets),
-            "bucket": int_array(buckets),
-            "amount": int_array(amounts),
-        },
-    ).rowcount
+        return []
+    accounts, *numbers = zip(*rows, strict=True)
+    return fetch(tx, statement, [bytea_array(accounts), *map(int_array, numbers)])
 
 
 def take_turn(tx: Connection, entry_id: str) -> None:

@@ -17,6 +17,7 @@ from sqlalchemy.exc import DBAPIError
 
 from ledger.entries import Entry
 from ledger.plain import Issue, Plain, Terms
+from scenarios import Key, Usage
 
 # A row: how many fields (h), then each one's length (i) and its bytes, in network order.
 _BEGIN: Final = b"PGCOPY\n\xff\r\n\0" + bytes(8)
@@ -25,6 +26,8 @@ _ENTRY = Struct(">h iq i16s i").pack  # arrival, id; the kind and the payload fo
 _LENGTH = Struct(">i").pack
 _OUTBOX = Struct(">h iq i32s").pack  # arrival, leaf hash
 _OPENING = Struct(">h iq i16s i").pack  # arrival, resident; what is sealed follows
+_USAGE = Struct(">h i16s i").pack  # resident; the scenario follows
+_COUNTS = Struct(">ii ii iq iq").pack  # period, count, reduction in mg, points
 _POSTING = Struct(">h iq iq i16s ii ih ih").pack  # arrival, amount, account, bucket, kind, asset
 _FIELDS: Final = b"\0\6"
 _CARBON = Struct(">2s iqiq 42s iqiq i16s 20s").pack
@@ -66,6 +69,18 @@ def outbox(arrival: int, leaf_hash: bytes) -> bytes:
 def opening(arrival: int, resident: bytes, sealed: bytes) -> bytes:
     """Of `openings`: arrival, resident, sealed."""
     return _OPENING(3, 8, arrival, 16, resident, len(sealed)) + sealed
+
+
+def usage(resident: str, key: Key, used: Usage) -> bytes:
+    """Of `usage`: resident, scenario, period, count, reduction_mg, points."""
+    name = key[0].encode()
+    return b"".join(
+        (
+            _USAGE(6, 16, bytes.fromhex(resident), len(name)),
+            name,
+            _COUNTS(4, key[1], 4, used[0], 8, used[1], 8, used[2]),
+        )
+    )
 
 
 def postings(arrival: int, one: Entry | Issue) -> bytes:

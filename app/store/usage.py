@@ -6,30 +6,25 @@ from collections.abc import Iterable, Mapping, Sequence, Set
 
 from sqlalchemy import Connection, text
 
-from app.store.db import Array, bytea_array, copy_in, fetch, int_array, text_array
+from app.store import packed
+from app.store.db import Array, bytea_array, fetch, int_array, text_array
+from app.store.packed import copy_packed
 from scenarios import Key, Usage
 
 Counters = dict[str, dict[Key, Usage]]  # resident -> (scenario, YYYYMMDD or YYYYMM) -> usage
 
-_COLUMNS = {
-    "resident": "bytea",
-    "scenario": "text",
-    "period": "int4",
-    "count": "int4",
-    "reduction_mg": "int8",
-    "points": "int8",
-}
+_COLUMNS = ("resident", "scenario", "period", "count", "reduction_mg", "points")
 _READ = """
 SELECT u.resident, u.scenario, u.period, u.count, u.reduction_mg, u.points
 FROM unnest(%(residents)s::bytea[], %(scenarios)s::text[], %(periods)s::integer[])
   AS k (resident, scenario, period)
 JOIN usage u ON (u.resident, u.period, u.scenario) = (k.resident, k.period, k.scenario)"""
-_UPDATE = text("""
+_UPDATE = """
 UPDATE usage u SET count = k.count, reduction_mg = k.reduction_mg, points = k.points
-FROM unnest(CAST(:residents AS bytea[]), CAST(:scenarios AS text[]), CAST(:periods AS integer[]),
-  CAST(:counts AS integer[]), CAST(:reductions AS bigint[]), CAST(:points AS bigint[]))
+FROM unnest(%(residents)s::bytea[], %(scenarios)s::text[], %(periods)s::integer[],
+  %(counts)s::integer[], %(reductions)s::bigint[], %(points)s::bigint[])
   AS k (resident, scenario, period, count, reduction_mg, points)
-WHERE (u.resident, u.period, u.scenario) = (k.resident, k.period, k.scenario)""")
+WHERE (u.resident, u.period, u.scenario) = (k.resident, k.period, k.scenario)"""
 
 
 def lock(tx: Connection, limits: Iterable[str]) -> None:
@@ -67,16 +62,15 @@ def store(
         had = known.get(resident, frozenset())
         for key in keys:
             (old if key in had else new).append((resident, key))
-    copy_in(
-        tx,
-        "usage",
-        _COLUMNS,
-        ((bytes.fromhex(who), *key, *counters[who][key]) for who, key in new),
-    )
+    if new:
+        copy_packed(
+            tx, "usage", _COLUMNS, [packed.usage(who, key, counters[who][key]) for who, key in new]
+        )
     if old:
         old.sort()
         values = [counters[who][key] for who, key in old]
-        tx.execute(
+        fetch(
+            tx,
             _UPDATE,
             {
                 **_arrays(old),
