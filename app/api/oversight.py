@@ -20,6 +20,7 @@ from app.api.wire import (
     answer_once,
     bad_cursor,
     cursor_of,
+    line,
     page,
     place_of,
     stamp,
@@ -79,7 +80,7 @@ class FundSchema(ma.Schema):
     )
     reference = ma.fields.String(
         required=True,
-        validate=[ma.validate.Length(1, 100), _printable],
+        validate=[line(100), _printable],
         metadata={"description": "the decision's number; counts once"},
     )
 

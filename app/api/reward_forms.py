@@ -7,8 +7,10 @@ from typing import Any
 
 import marshmallow as ma
 
+from app.api.partner_forms import district
 from app.api.wire import Pattern, line, stamp
 from app.errors import PROBLEMS
+from app.flows.join import DISTRICTS
 from app.flows.reward.choose import Choice
 from app.flows.reward.terms import WhyNot
 from app.store.rewards import CODES, KINDS, STATES, Offer, Reward
@@ -17,7 +19,6 @@ _TITLE = line(60)
 _POINTS = Pattern("^[1-9][0-9]{0,8}$", error="must be 1 to 999999999, as text")
 _COUNT = Pattern("^(0|[1-9][0-9]{0,8})$", error="must be 0 to 999999999, as text")
 _GRAMS = Pattern("^(0|[1-9][0-9]{0,15})$", error="must be milligrams, at most 16 digits, as text")
-_DISTRICT = Pattern("^[1-9][0-9]{5}$", error="must be a code of GB/T 2260, six digits")
 _CODE = Pattern("^[A-Za-z0-9][A-Za-z0-9_-]{0,31}$", error="must be a code of one of your stores")
 
 _MOMENT = ma.validate.Range(
@@ -81,10 +82,10 @@ class TermsSchema(ma.Schema):
     opens_at = ma.fields.AwareDateTime(required=True, format="iso", validate=_MOMENT)
     closes_at = ma.fields.AwareDateTime(required=True, format="iso", validate=_MOMENT)
     districts = ma.fields.List(
-        ma.fields.String(validate=_DISTRICT),
+        district(),
         load_default=None,
         allow_none=True,
-        validate=ma.validate.Length(1, 100),
+        validate=ma.validate.Length(1, len(DISTRICTS)),
         metadata={"description": "only for residents of these; null: for all"},
     )
     from_14 = ma.fields.Boolean(

@@ -19,6 +19,7 @@ from app.api.wire import (
     bad_cursor,
     calendar_day,
     cursor_of,
+    line,
     page,
     place_of,
 )
@@ -51,9 +52,7 @@ class BillPaySchema(ma.Schema):
     """By what a bill was settled: the number of a transfer or of a decision. Several bills may name
     the same one."""
 
-    reference = ma.fields.String(
-        required=True, validate=[ma.validate.Length(1, 100), forms.printable]
-    )
+    reference = ma.fields.String(required=True, validate=[line(100), forms.printable])
 
 
 class MerchantBillSchema(forms.BillSchema):

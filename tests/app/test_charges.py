@@ -367,6 +367,18 @@ def test_a_charge_above_the_limit_waits_for_the_resident(shop, pending, mine, po
     assert code_of(mine("POST", f"charges/{pending}/decline")) == (409, "CHARGE_CLOSED")
 
 
+def test_nobody_is_asked_for_what_the_merchant_may_not_redeem(
+    city, open_shop, pay, give, purse, mine, points
+):
+    give(purse, 1000)
+    poor = open_shop("tea", points=599)
+    before = points()
+    refused = pay(600, "sale-one", at=poor)
+    assert (refused.status_code, refused.json["code"]) == (409, "ALLOWANCE_EXHAUSTED")
+    assert poor.get("charges/sale-one").json["state"] == "failed"
+    assert (points(), mine("GET", "messages").json["items"]) == (before, [])
+
+
 def test_what_a_resident_declines_is_not_paid(shop, pending, mine, points):
     for _ in range(2):
         assert mine("POST", f"charges/{pending}/decline").json["state"] == "failed"

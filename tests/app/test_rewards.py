@@ -104,6 +104,7 @@ def test_a_paused_reward_is_shown_to_nobody_until_it_is_open_again(on_offer, ope
         ({"opens_at": "2026-11-01T00:00:00"}, "opens_at"),
         ({"opens_at": "0001-01-01T00:00:00+14:00"}, "opens_at"),
         ({"districts": ["1404"]}, "districts.0"),
+        ({"districts": ["140403", "110101"]}, "districts.1"),
         ({"per_person": 0}, "per_person"),
         ({"title_zh": "两\n行"}, "title_zh"),
         ({"min_reduction_mg": "-1"}, "min_reduction_mg"),

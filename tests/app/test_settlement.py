@@ -543,6 +543,9 @@ def test_operators_see_who_is_to_be_paid_and_that_it_equals_the_ledger(
         "equal": True,
     }
     assert code_of(office.get("bills", cursor="x")) == (422, "CURSOR_INVALID")
+    for unsaid in ("", " ", "two\nlines"):
+        answer = office.post("bills/noodles/2026-11-22/pay", {"reference": unsaid})
+        assert code_of(answer) == (422, "VALIDATION_FAILED")
     assert code_of(office.post("bills/tea/2026-11-22/pay", {"reference": "x"})) == (
         403,
         "ROLE_MISSING",

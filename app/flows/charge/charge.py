@@ -21,7 +21,7 @@ from app.flows.charge.query import ChargeError, must_be_same, query
 from app.flows.fraud.check import Attempt, Verdict, check
 from app.flows.notify import notify
 from app.flows.setting import SETTINGS, setting
-from app.store import bills, charges
+from app.store import bills, charges, merchants
 from app.store.charges import Charge, Face, Scan
 from app.store.db import transact
 from app.vault import Vault
@@ -107,7 +107,11 @@ def _refusal(tx: Connection, asked: Asked, seen: Scan, now: datetime) -> Verdict
 
 
 def _hold(tx: Connection, vault: Vault, one: Charge, merchant: str, now: datetime) -> Charge:
-    """Set the points aside, and ask the resident."""
+    """Set the points aside, and ask the resident; nobody is asked in vain. Raises Insufficient."""
+    if merchants.allowance(tx, one.merchant) < one.points:
+        raise Exhausted(
+            "The merchant's allowance does not cover what a resident is to be asked for."
+        )
     resident = one.resident or ""
     params = {"points": str(one.points), "merchant": merchant}
     notify(tx, vault, resident, "charge.pending", one.id, params, now)
