@@ -27,8 +27,7 @@ from app.gateway import Headers, answering
 
 NICE: Final = 10  # below the web process: a tenth of the time while that one has anything to do
 
-# Its start, too, takes a second of computing: the priority comes before the imports.
-_START = "import os; os.nice({}); from app import intake; intake.serve({})"
+_START = "from app import intake; intake.serve({})"
 _PROJECT = Path(__file__).resolve().parents[1]
 
 
@@ -61,7 +60,7 @@ class Intake:
         ours, theirs = Pipe()
         with theirs:
             self._child = subprocess.Popen(  # noqa: S603 (our own interpreter and arguments)
-                [sys.executable, "-c", _START.format(NICE, theirs.fileno())],
+                [sys.executable, "-c", _START.format(theirs.fileno())],
                 stdin=subprocess.DEVNULL,
                 pass_fds=(theirs.fileno(),),
                 cwd=_PROJECT,
@@ -83,6 +82,7 @@ def serve(descriptor: int) -> None:
     end_with_parent()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the server, which ends us
     link, wsgi = Connection(descriptor), create_app(read_config(os.environ)).wsgi_app
+    os.nice(NICE)  # only now: who sent the first batch waits for the second of computing until here
     with suppress(EOFError, OSError):
         while True:
             environ, body = link.recv()
