@@ -8,6 +8,7 @@ from typing import Any, Final, NamedTuple
 
 from sqlalchemy import Connection, text
 
+from app.config import CITY_ZONE
 from app.store.db import fetch
 
 COUNTED: Final = 500  # rows of one resident's day that are read at most
@@ -108,16 +109,15 @@ FROM bill_lines b LEFT JOIN tills t ON t.id = b.till
 WHERE b.arrival > :after AND b.at >= :since AND b.kind = 'charge'
 GROUP BY 1, 2, 3, 4, 6 HAVING count(*) > :limit"""  # noqa: S608
 _SHARE = f"""
-SELECT b.merchant, {_WHERE} AS till, t.code, date_trunc('hour', b.at) AS begins,
-  count(*) FILTER (WHERE b.kind = 'charge') AS charges,
-  count(*) FILTER (WHERE b.kind <> 'charge') AS returned,
-  -sum(b.points) FILTER (WHERE b.kind <> 'charge') AS points
-FROM bill_lines b LEFT JOIN tills t ON t.id = b.till
-WHERE b.arrival > :after AND b.at >= :since AND b.kind IN ('charge', 'refund', 'reverse')
-GROUP BY 1, 2, 3, 4
-HAVING count(*) FILTER (WHERE b.kind <> 'charge') > :limit
-  AND 100 * count(*) FILTER (WHERE b.kind <> 'charge')
-    > :percent * count(*) FILTER (WHERE b.kind = 'charge')"""  # noqa: S608
+SELECT * FROM (
+  SELECT b.merchant, {_WHERE} AS till, t.code, date_trunc('hour', b.at) AS begins,
+    count(*) FILTER (WHERE b.kind = 'charge') AS charges,
+    count(*) FILTER (WHERE b.kind <> 'charge') AS returned,
+    -sum(b.points) FILTER (WHERE b.kind <> 'charge') AS points
+  FROM bill_lines b LEFT JOIN tills t ON t.id = b.till
+  WHERE b.arrival > :after AND b.at >= :since AND b.kind IN ('charge', 'refund', 'reverse')
+  GROUP BY 1, 2, 3, 4) a
+WHERE returned > :limit AND 100 * returned > :percent * charges"""  # noqa: S608
 _REFUNDED = """
 SELECT one.merchant, r.id, r.wrapped_key, n.count, n.points
 FROM (SELECT DISTINCT c.merchant, c.resident FROM bill_lines b
@@ -130,11 +130,15 @@ CROSS JOIN LATERAL (SELECT count(*), sum(refunded) AS points FROM (SELECT refund
 WHERE n.count > :limit"""
 
 
+def _said(begins: datetime) -> str:
+    return begins.astimezone(CITY_ZONE).isoformat()
+
+
 def charges_at_tills(tx: Connection, after: int, since: datetime, limit: int) -> Iterator[Place]:
     """Tills and minutes with more than `limit` charges, in lines after an arrival."""
     given = {"after": after, "since": since, "limit": limit}
     for row in tx.execute(text(_AT_TILL), given):
-        begins = row.begins.isoformat()
+        begins = _said(row.begins)
         facts = {"till": row.code, "minute": begins, "charges": row[4]}
         yield Place(row.merchant.hex(), f"{row.till} {begins}", facts)
 
@@ -143,7 +147,7 @@ def same_amounts(tx: Connection, after: int, since: datetime, limit: int) -> Ite
     """Tills, hours and amounts with more than `limit` charges, in lines after an arrival."""
     given = {"after": after, "since": since, "limit": limit}
     for row in tx.execute(text(_SAME_AMOUNT), given):
-        begins, points = row.begins.isoformat(), str(row.points)
+        begins, points = _said(row.begins), str(row.points)
         facts = {"till": row.code, "hour": begins, "points": points, "charges": row[4]}
         yield Place(row.merchant.hex(), f"{row.till} {begins} {points}", facts)
 
@@ -155,7 +159,7 @@ def returned_shares(
     percent of the charges, in lines after an arrival."""
     given = {"after": after, "since": since, "limit": limit, "percent": percent}
     for row in tx.execute(text(_SHARE), given):
-        begins = row.begins.isoformat()
+        begins = _said(row.begins)
         facts = {
             "till": row.code,
             "hour": begins,
