@@ -40,6 +40,13 @@ _NAMES = ("token", "ids", "subjects", "vault", "voucher")
 _lasting = lru_cache(maxsize=4)(AESGCM)  # the process's own key, which stays in memory anyway
 
 
+@lru_cache(maxsize=256)
+def _begun(key: bytes, scope: str, size: int) -> blake2b:
+    """A keyed hash, with a key of the process's own, that has read a scope and the NUL behind it.
+    Whoever goes on with it takes a copy, for a third less than beginning anew costs."""
+    return blake2b(f"{scope}\0".encode(), key=key, digest_size=size)
+
+
 class VaultError(Exception):
     """A sealed value does not open with this key: wrong key, or changed bytes."""
 
@@ -61,11 +68,15 @@ class Vault:
 
     def entry_id(self, scope: str, key: str) -> str:
         """32 hex digits: the id of the one entry that (scope, key) may ever become."""
-        return blake2b(f"{scope}\0{key}".encode(), key=self.ids, digest_size=16).hexdigest()
+        hashed = _begun(self.ids, scope, 16).copy()
+        hashed.update(key.encode())
+        return hashed.hexdigest()
 
     def subject(self, provider: str, value: str) -> bytes:
         """32 bytes: the keyed hash under which a provider's identifier of a person is stored."""
-        return blake2b(f"{provider}\0{value}".encode(), key=self.subjects, digest_size=32).digest()
+        hashed = _begun(self.subjects, provider, 32).copy()
+        hashed.update(value.encode())
+        return hashed.digest()
 
     def mark(self, what: str, size: int) -> bytes:
         """A keyed hash of `size` bytes by which a thing is known again and nothing is told."""

@@ -21,6 +21,8 @@ KEPT: Final = timedelta(days=62)
 
 _MINUTES_A_DAY = 1440
 _EPOCH = date(1970, 1, 1)
+_FIRST_DAY = _EPOCH.toordinal()
+_SHANGHAI_MINUTES = 8 * 60
 
 
 class Fingerprint(NamedTuple):
@@ -42,7 +44,7 @@ def fingerprint(
     act = version.act
     if act is None:
         return None
-    cell, into = divmod(int(activity.occurred_at.timestamp()) // 60, act.minutes)
+    cell, into = divmod(_minute(activity.occurred_at), act.minutes)
     neighbour = cell + 1 if 2 * into >= act.minutes else cell - 1
     whose = f"act\0{resident}\0{act.kind}\0"
     at = vault.mark(f"place\0{resident}\0{place}", 8) if place else None
@@ -52,6 +54,12 @@ def fingerprint(
         + vault.mark(f"{whose}{neighbour}", 12),
         at,
     )
+
+
+def _minute(moment: datetime) -> int:
+    """Minutes since 1970 in UTC of a time at Shanghai's offset, as an activity has it."""
+    days = moment.toordinal() - _FIRST_DAY
+    return days * _MINUTES_A_DAY + moment.hour * 60 + moment.minute - _SHANGHAI_MINUTES
 
 
 def day_prefix(day: int) -> bytes:
