@@ -8,7 +8,7 @@ import itertools
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
@@ -34,8 +34,33 @@ from scenarios import load
 ORIGIN = "log.test.example/puhui"
 EMPTY, FOUNDED = "template_puhui", "template_city"  # migrated; and with rules and a budget
 VALKEY_DATABASES = 16
+SHOWN_LINES = 40  # of what a failed test printed: its end, and of what it says of itself
 MEMORY, ROOM_BYTES = Path("/dev/shm"), 4 << 30
 _numbers = itertools.count()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Keep the end of what was printed: a server's request log would bury the assertion."""
+    report = yield
+    report.sections = [(name, ended(text)) for name, text in report.sections]
+    return report
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say once more at the end why tests failed, where a record that shows only an end has it."""
+    for report in terminalreporter.getreports("failed") + terminalreporter.getreports("error"):
+        crash = getattr(report.longrepr, "reprcrash", None)
+        terminalreporter.section(report.nodeid, "-")
+        terminalreporter.line(f"{crash.path}:{crash.lineno}" if crash else "")
+        terminalreporter.line(ended(crash.message if crash else report.longreprtext))
+
+
+def ended(text: str) -> str:
+    """The last lines of a long text."""
+    lines = text.splitlines(keepends=True)
+    left_out = len(lines) - SHOWN_LINES
+    return "".join([f"({left_out} lines before)\n", *lines[left_out:]]) if left_out > 0 else text
 
 
 @dataclass

@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from sqlalchemy import Engine, create_engine
 
-from app.cli.local import environment, prepare, running
+from app.cli.local import environment, prepare, started
 from app.clock import utc_now
 from app.config import Config
 from app.flows.enroll import enroll
@@ -142,8 +142,8 @@ def _opened(database: Any, folder: Path, worker: bool) -> Iterator[Town]:
         assert config.database_url
         engine = create_engine(config.database_url)
         with (
-            running(config, worker=worker) as url,
-            httpx.Client(base_url=url, timeout=30, trust_env=False) as http,
+            started(config, worker=worker, log=folder / "servers.log") as server,
+            httpx.Client(base_url=server.url, timeout=30, trust_env=False) as http,
         ):
             yield Town(config, engine, open_vault(config.keys_dir), http)
         engine.dispose()
