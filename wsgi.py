@@ -5,7 +5,7 @@
 
 import os
 
-from app.api.ops import REGISTRY
+from app.api.frame import REGISTRY
 from app.application import create_app
 from app.config import read_config
 from app.door import Door

@@ -20,10 +20,11 @@ from typing import Any, Final
 
 import structlog
 
-from app.application import create_app
+from app.api import providers
 from app.config import read_config
 from app.flows.process import end_with_parent
 from app.gateway import Headers, answering
+from app.shell import shell
 
 NICE: Final = 10  # below the web process: a tenth of the time while that one has anything to do
 
@@ -81,10 +82,11 @@ def serve(descriptor: int) -> None:
     """What such a process does: answer one request after another, until nobody asks any more."""
     end_with_parent()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the server, which ends us
-    link, wsgi = Connection(descriptor), create_app(read_config(os.environ)).wsgi_app
+    link, (app, api) = Connection(descriptor), shell(read_config(os.environ))
+    api.register_blueprint(providers.blp)
     os.nice(NICE)  # only now: who sent the first batch waits for the second of computing until here
     with suppress(EOFError, OSError):
         while True:
             environ, body = link.recv()
-            with answering(wsgi, environ, body) as (status, headers, pieces):
+            with answering(app.wsgi_app, environ, body) as (status, headers, pieces):
                 link.send((status, headers, b"".join(pieces)))

@@ -25,6 +25,7 @@ _HEADERS = {
 }
 
 
+REGISTRY = "puhui.metrics"  # app.extensions: this application's CollectorRegistry
 METERS = "puhui.meters"  # app.extensions: this application's Meters
 
 

@@ -11,6 +11,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Gauge, gen
 from sqlalchemy import Connection
 from sqlalchemy.exc import SQLAlchemyError
 
+from app.api.frame import REGISTRY
 from app.api.wire import Blueprint, answer, instant
 from app.errors import PROBLEMS, Problem
 from app.flows.bill.close import days_behind
@@ -18,8 +19,6 @@ from app.store import appeals, cases, deliveries, gauges, merchants, settlement
 from app.store.db import schema_is_current
 from app.wiring import wired
 from ledger.entries import Entry
-
-REGISTRY = "puhui.metrics"  # app.extensions: this application's CollectorRegistry
 
 blp = Blueprint(
     "ops",
