@@ -153,28 +153,26 @@ def _implausible(
 ) -> tuple[str, ...]:
     """The names of the shadow rules an act breaks. Raises Rejected by the first that refuses."""
     shadow = []
+    quantities = activity.quantities
     for rule in version.rules:
-        if _breaks(rule, version, activity, mg, used):
+        kind = rule.kind
+        if kind == "count":
+            broken = used[rule.per][0] >= rule.most
+        elif kind == "total":  # by the reduction, which is proportional and is what usage keeps
+            most_mg = version.most_mg[rule.name]
+            broken = most_mg is not None and used[rule.per][1] + mg > most_mg
+        elif kind == "given":
+            broken = rule.of not in quantities
+        else:
+            broken = _too_fast(rule, quantities)
+        if broken:
             if rule.mode == "refuse":
                 raise Rejected(rule.code, _sentence(rule, version, activity))
             shadow.append(rule.name)
     return tuple(shadow)
 
 
-def _breaks(
-    rule: Rule, version: Version, activity: Activity, mg: int, used: Mapping[str, Usage]
-) -> bool:
-    kind = rule.kind
-    if kind == "count":
-        return used[rule.per][0] >= rule.most
-    if kind == "total":  # by the reduction, which is proportional and is what usage keeps
-        rate = version.bound.rate
-        return rate is not None and used[rule.per].reduction_mg + mg > EXACT.multiply(
-            rule.most, rate
-        )
-    quantities = activity.quantities
-    if kind == "given":
-        return rule.of not in quantities
+def _too_fast(rule: Rule, quantities: Mapping[str, Decimal | str]) -> bool:
     distance, duration = quantities.get(rule.distance), quantities.get(rule.duration)
     if distance is None or duration is None:
         return False

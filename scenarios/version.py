@@ -13,7 +13,7 @@ from typing import Any, Final
 from scenarios.caps import Cap, Group
 from scenarios.coefficients import CONFIDENCES, Coefficient
 from scenarios.errors import Fault
-from scenarios.formulas import Bound, bind
+from scenarios.formulas import EXACT, Bound, bind
 from scenarios.inputs import Input
 from scenarios.points import Rate
 from scenarios.rules import Act, Rule
@@ -99,6 +99,7 @@ class Version:
     effective_day: int = field(init=False)
     bound: Bound = field(init=False, repr=False, compare=False)
     periods: tuple[str, ...] = field(init=False)
+    most_mg: Mapping[str, int | None] = field(init=False, repr=False, compare=False)
     digest: str = field(init=False, repr=False)
     _canonical: bytes = field(init=False, repr=False)
 
@@ -117,6 +118,8 @@ class Version:
         }
         for name, value in derived.items():
             object.__setattr__(self, name, value)
+        most_mg = {rule.name: self._most_mg(rule) for rule in self.rules if rule.kind == "total"}
+        object.__setattr__(self, "most_mg", most_mg)
         self._check_limits()
         self._check_state()
 
@@ -133,6 +136,11 @@ class Version:
     def canonical(self) -> bytes:
         """The edition as RFC 8785 JSON: text and whole numbers only."""
         return self._canonical
+
+    def _most_mg(self, rule: Rule) -> int | None:
+        """The reduction that a total at its maximum makes; None while no rate is known."""
+        rate = self.bound.rate
+        return None if rate is None else int(EXACT.multiply(rule.most, rate))
 
     def _periods(self) -> set[str]:
         """The periods over which it is counted what a resident does."""

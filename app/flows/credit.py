@@ -249,11 +249,15 @@ def _append(
     """Stage 8."""
     owed = people.debts(tx, list({item.who.resident for item in items}))
     at, today = instant(now), now.astimezone(CITY_ZONE).date()
-    buckets = {months: expiry_bucket(today, months) for months in {_months(i) for i in items}}
-    made = [
-        _issue(item, at, buckets[_months(item)], payers[item.version.scenario], owed)
-        for item in items
-    ]
+    shared: dict[tuple[int, int], plain.Terms] = {}
+    for item in items:
+        version, vintage = item.version, item.activity.year
+        if (id(version), vintage) not in shared:
+            bucket = expiry_bucket(today, version.rate.validity_months)
+            budget = payers[version.scenario]
+            rule = version.scenario, version.number, version.digest
+            shared[id(version), vintage] = plain.Terms(*rule, vintage, budget, bucket)
+    made = [_issue(item, at, shared[id(item.version), item.activity.year], owed) for item in items]
     arrivals = entries.append(tx, made)
     people.put_openings(
         tx,
@@ -301,20 +305,14 @@ def _report_shadows(tx: Connection, provider: str, items: list[Item], now: datet
         )
 
 
-def _months(item: Item) -> int:
-    return item.version.rate.validity_months
-
-
 def _issue(
-    item: Item, at: str, bucket: int, budget: str, owed: dict[str, dict[Asset, int]]
+    item: Item, at: str, terms: plain.Terms, owed: dict[str, dict[Asset, int]]
 ) -> Entry | plain.Issue:
-    version, granted, resident = item.version, item.granted, item.who.resident
-    vintage = item.activity.year
-    rule = Rule(version.scenario, version.number, version.digest)
+    granted, resident = item.granted, item.who.resident
     points, awaiting = (0, granted.points) if item.waits else (granted.points, 0)
     if resident not in owed:
         return plain.write(
-            plain.Terms(*rule, vintage, budget, bucket),
+            terms,
             id=item.entry_id,
             at=at,
             resident=resident,
@@ -328,13 +326,13 @@ def _issue(
         id=item.entry_id,
         at=at,
         resident=resident,
-        rule=rule,
+        rule=Rule(terms.scenario, terms.version, terms.digest),
         commitment=item.commitment,
         reduction_mg=item.reduction.mg,
-        vintage=vintage,
+        vintage=terms.vintage,
         points=points,
-        bucket=bucket,
-        budget=budget,
+        bucket=terms.bucket,
+        budget=terms.budget,
         awaiting=awaiting,
         withheld=granted.withheld,
         debt=owed[resident],
