@@ -254,7 +254,8 @@ class Shop(Provider):
 
 
 LICENCE = "91140400MA0GXXXX3R"
-TERMS = merchants.Contract(0, "city", "prepaid", 100, 0, 1000, "terms 1", datetime.now(UTC))
+AGREED = datetime(2026, 1, 1, tzinfo=UTC)
+TERMS = merchants.Contract(0, "city", "prepaid", 100, 0, 1000, "terms 1", AGREED)
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from concurrent.futures import ThreadPoolExecutor
 from itertools import count
 
@@ -527,7 +526,7 @@ def test_only_reviewers_hear_appeals(desk, dispute):
         assert code_of(answer) == (403, "ROLE_MISSING")
 
 
-def test_many_overdue_appeals_are_looked_at_in_pages(city, rider, due, monkeypatch):
+def test_many_overdue_appeals_are_looked_at_in_pages(city, rider, due):
     with city.engine.begin() as tx:
         own = city.vault.subject_key(rider, people.lock(tx, rider))
         for n in range(230):
@@ -539,8 +538,6 @@ def test_many_overdue_appeals_are_looked_at_in_pages(city, rider, due, monkeypat
                 tx, appeals.Appeal(appeal, rider, "correction", thing, sealed, "open", now, now)
             )
     city.clock.move(seconds=1)
-    began = time.monotonic()
     assert due() == 0
-    assert time.monotonic() - began < 10
     with city.engine.connect() as tx:
         assert messages.unread(tx, rider) == 230
