@@ -83,9 +83,10 @@ def next_unbilled(tx: Connection) -> tuple[str, int] | None:
 
 
 class Row(NamedTuple):
-    """A line as it is written out; `store` and `till` are codes, or ""."""
+    """A line as it is written out; `at` is the city's time as YYYY-MM-DD HH:MM:SS, `store` and
+    `till` are codes, or ""."""
 
-    at: datetime
+    at: str
     kind: str
     number: str
     origin: str
@@ -97,8 +98,8 @@ class Row(NamedTuple):
 
 # Codes of stores and tills, unlike their names, never change: what is written stays the same.
 _ROWS = text("""
-SELECT l.at, l.kind, l.number, l.origin, coalesce(s.code, ''), coalesce(t.code, ''),
-  encode(l.entry, 'hex'), l.points
+SELECT to_char(l.at AT TIME ZONE :zone, 'YYYY-MM-DD HH24:MI:SS'), l.kind, l.number, l.origin,
+  coalesce(s.code, ''), coalesce(t.code, ''), encode(l.entry, 'hex'), l.points
 FROM bill_lines l LEFT JOIN stores s ON s.id = l.store LEFT JOIN tills t ON t.id = l.till
 WHERE l.merchant = :merchant AND l.day = :day ORDER BY l.arrival""")
 _PAGE = 5000
@@ -106,7 +107,7 @@ _PAGE = 5000
 
 def rows(tx: Connection, merchant: str, day: int) -> Iterator[Row]:
     """The lines of a merchant's day in the order of the ledger, streamed."""
-    given = {"merchant": bytes.fromhex(merchant), "day": day}
+    given = {"merchant": bytes.fromhex(merchant), "day": day, "zone": CITY_ZONE.key}
     with tx.execute(_ROWS, given, execution_options={"yield_per": _PAGE}) as found:
         yield from map(Row._make, found)
 

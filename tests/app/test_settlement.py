@@ -427,7 +427,8 @@ def test_a_paid_bill_may_be_redeemed_again_and_is_paid_once(
     assert code_of(pay("noodles", "2026-11-22", "transfer 2")) == (409, "BILL_PAID")
     assert code_of(pay("noodles", "2026-11-21", "transfer 2")) == (404, "BILL_UNKNOWN")
     assert code_of(pay("nobody", "2026-11-22", "transfer 2")) == (404, "BILL_UNKNOWN")
-    assert code_of(pay("noodles", "2026-11-22", "")) == (422, "VALIDATION_FAILED")
+    for unsaid in ("", " ", "two\nlines"):
+        assert code_of(pay("noodles", "2026-11-22", unsaid)) == (422, "VALIDATION_FAILED")
     assert shop.left() == 100_000
     assert shop.get("bills/2026-11-22").get_json()["reference"] == "transfer 1"
     acts = desk("auditor").get("trail", action="bill.paid").get_json()["items"]
@@ -543,9 +544,6 @@ def test_operators_see_who_is_to_be_paid_and_that_it_equals_the_ledger(
         "equal": True,
     }
     assert code_of(office.get("bills", cursor="x")) == (422, "CURSOR_INVALID")
-    for unsaid in ("", " ", "two\nlines"):
-        answer = office.post("bills/noodles/2026-11-22/pay", {"reference": unsaid})
-        assert code_of(answer) == (422, "VALIDATION_FAILED")
     assert code_of(office.post("bills/tea/2026-11-22/pay", {"reference": "x"})) == (
         403,
         "ROLE_MISSING",

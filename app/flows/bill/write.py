@@ -18,7 +18,6 @@ from typing import IO, Any, Final
 
 import xlsxwriter
 
-from app.config import CITY_ZONE
 from app.store.bills import Row
 
 HEAD: Final = (
@@ -78,18 +77,13 @@ def csv_of(rows: Iterable[Row], milli_fen_per_point: int, tally: Tally) -> Itera
     writer = csv.writer(page, lineterminator="\r\n")
     writer.writerow(HEAD)
     for row in tally.count(rows):
-        texts = [f"`{text}" if text else "" for text in _texts(row)]
+        texts = [f"`{text}" if text else "" for text in row[:7]]
         writer.writerow((*texts, row.points, yuan(row.points * milli_fen_per_point)))
         if tally.lines % _CHUNK_ROWS == 0:
             yield _taken(page)
     total = yuan(tally.points * milli_fen_per_point)
     writer.writerow((f"`{TOTAL}", f"`{tally.lines}", *[""] * 5, tally.points, total))
     yield _taken(page)
-
-
-def _texts(row: Row) -> tuple[str, ...]:
-    local = row.at.astimezone(CITY_ZONE).replace(tzinfo=None)
-    return (local.isoformat(" ", "seconds"), *row[1:7])
 
 
 def _taken(page: StringIO) -> bytes:
@@ -115,7 +109,7 @@ def workbook(
         if at == _SHEET_ROWS or sheet is None:
             sheet, at = _documents(book, (tally.lines - 1) // _SHEET_ROWS), 0
         at += 1
-        _put(sheet, at, (*_texts(row), row.points, _price(row.points * milli_fen_per_point)))
+        _put(sheet, at, (*row, _price(row.points * milli_fen_per_point)))
     price = _price(tally.points * milli_fen_per_point)
     total: Cells = (TOTAL, str(tally.lines), *[""] * 5, tally.points, price)
     _put(sheet or _documents(book, 0), at + 1, total)
