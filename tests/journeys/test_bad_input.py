@@ -326,7 +326,7 @@ def _quantity(value):
     return {"quantities": {"distance_km": value}}
 
 
-LATER = (utc_now() + timedelta(minutes=20)).isoformat(timespec="seconds")
+LATER = (utc_now() + timedelta(days=1)).isoformat(timespec="seconds")  # than any run takes
 ACTIVITIES = {
     "null": (None, "ACTIVITY_MALFORMED"),
     "a number": (7, "ACTIVITY_MALFORMED"),
