@@ -7,16 +7,23 @@ entry, postings, row and bill line come to some 1,200 bytes), committed to disk 
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 from flask import Flask, request
 from prometheus_client import CollectorRegistry
 from sqlalchemy import create_engine, text
 
+from app.api.frame import METERS, Meters
 from app.door import Door
+from app.turns import Turns
 
 app = Flask(__name__)
 app.config["MAX_CONTENT_LENGTH"] = 1024 * 1024
-door = Door(app, CollectorRegistry(), int(os.environ["PUHUI_THREADS"]))  # the same server as ours
+_metrics = CollectorRegistry()
+app.extensions[METERS] = Meters(_metrics)
+_turns = Turns(Path(os.environ["PUHUI_DATA"]) / "turns")
+# The same server as ours, to which no batch ever comes.
+door = Door(app, _metrics, _turns, int(os.environ["PUHUI_THREADS"]), 0)
 _engine = create_engine(os.environ["DATABASE_URL"])
 _INSERT = text("INSERT INTO bare_writes (number, body) VALUES (:number, :body)")
 _ROW_BYTES = 1_200
