@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from hypothesis import given
+import pytest
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from app.flows.backtest import line as module
 from app.flows.backtest.line import Line, Step, pay, steps_of, write
 
 AMOUNT = st.integers(0, 50)
@@ -50,9 +52,11 @@ def steps(events):
             yield Step(arrival, value, 3, (asked.pop(value), 0))
 
 
-@given(st.integers(-30, 60), EVENTS)
-def test_a_line_pays_as_a_plain_queue_does(left, events):
-    line, idle = pay(steps(events), {3: left})[3]
+@given(st.integers(-30, 60), EVENTS, st.sampled_from([0, 4096]))
+def test_a_line_pays_as_a_plain_queue_does(left, events, kept):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "_PAID", kept)
+        line, idle = pay(steps(events), {3: left})[3]
     assert (line.left, line.waiting) == plainly(left, events)
     funded = sum(value for name, value in events if name == "fund")
     assert (idle.left, idle.waiting) == (left + funded, 0)
@@ -62,15 +66,21 @@ def test_budgets_that_are_not_asked_about_are_passed_over():
     assert pay([Step(1, 1, 9, (5, 5))], {}) == {}
 
 
-@given(st.lists(st.lists(st.tuples(st.integers(1, 99), AMOUNT), max_size=9), max_size=4))
-def test_files_of_any_order_are_read_back_in_the_order_of_arrival(tmp_path_factory, parts):
+@settings(deadline=None)  # it writes files
+@given(
+    st.lists(st.lists(st.tuples(st.integers(1, 99), AMOUNT), max_size=9), max_size=7),
+    st.sampled_from([2, 256]),
+)
+def test_any_number_of_files_is_read_back_in_the_order_of_arrival(tmp_path_factory, parts, least):
     folder = tmp_path_factory.mktemp("steps")
     every = []
     for number, part in enumerate(parts):
         made = [Step(arrival, 0, 1, (amount, -amount)) for arrival, amount in part]
         every += made
-        write(folder / f"{number}", made)
-    assert list(steps_of(folder)) == sorted(every)
+        write(folder / f"{number}", sorted(made))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "_OPEN", least)
+        assert list(steps_of(folder)) == sorted(every)
 
 
 def test_who_is_undone_while_waiting_gives_nothing_back():

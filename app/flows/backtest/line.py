@@ -12,8 +12,10 @@ from __future__ import annotations
 
 from array import array
 from bisect import bisect_left
+from collections import deque
 from collections.abc import Iterable, Iterator
 from heapq import merge
+from itertools import count
 from pathlib import Path
 from struct import Struct
 from typing import NamedTuple
@@ -38,18 +40,32 @@ class Step(NamedTuple):
 
 
 _RECORD = Struct("<qqHqq")
+_OPEN = 256  # files at a time
+_PAID = 4096  # claims that were paid are forgotten so many at a time
 
 
-def write(path: Path, steps: list[Step]) -> None:
-    """Keep steps in the order of their arrivals."""
-    steps.sort()
-    packed = [_RECORD.pack(arrival, to, budget, *both) for arrival, to, budget, both in steps]
-    path.write_bytes(b"".join(packed))
+def write(path: Path, steps: Iterable[Step]) -> None:
+    """Keep steps that come in the order of their arrivals."""
+    with path.open("wb") as file:
+        for arrival, to, budget, both in steps:
+            file.write(_RECORD.pack(arrival, to, budget, *both))
 
 
 def steps_of(folder: Path) -> Iterator[Step]:
-    """All steps of a folder's files in the order of their arrivals."""
-    return merge(*(_steps(path) for path in sorted(folder.iterdir())))
+    """All steps of a folder's files in the order of their arrivals.
+
+    While there are more files than are to be open at a time, some become one.
+    """
+    paths = deque(sorted(folder.iterdir()))
+    for number in count():
+        if len(paths) <= _OPEN:
+            break
+        some = [paths.popleft() for _ in range(_OPEN)]
+        paths.append(folder / f"merged-{number}")
+        write(paths[-1], merge(*map(_steps, some)))
+        for path in some:
+            path.unlink()
+    return merge(*map(_steps, paths))
 
 
 def _steps(path: Path) -> Iterator[Step]:
@@ -92,7 +108,9 @@ class Line:
             self.waiting -= self._points[self._first]
             self._first += 1
         if not self.waiting:  # whoever is left in it was taken out
-            del self._arrivals[:], self._points[:]
+            self._first = len(self._points)
+        if self._first == len(self._points) or self._first > max(_PAID, len(self._points) // 2):
+            del self._arrivals[: self._first], self._points[: self._first]
             self._first = 0
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import signal
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date, datetime, time, timedelta
@@ -32,8 +33,8 @@ from ledger.entries import instant
 from scenarios import Version
 
 PROCESSES = 2
-_SLICE = 10_000  # acts, about: what a process holds in memory at a time
-_MAX_SLICES = 512  # each leaves a file that stays open while they are merged
+_SLICE = 5_000  # acts, about: what a process holds in memory at a time, some 20 MB
+_AHEAD = 4  # slices in flight for each process
 
 Progress = Callable[[int, int], None]
 """Told how many of how many acts are replayed."""
@@ -99,7 +100,7 @@ def job_of(engine: Engine, vault: Vault, tx: Connection, plan: Plan, folder: Pat
         first=first,
         warm=warm,
         end=day_number(tomorrow),
-        slices=max(1, min(slices, _MAX_SLICES)),
+        slices=max(1, slices),
         folder=folder,
     )
 
@@ -117,9 +118,19 @@ def _replayed(job: Job, processes: int) -> Iterator[Iterator[Tally]]:
     context = get_context("spawn")  # a forked child would share our connections
     pool = ProcessPoolExecutor(processes, context, _begin, (job,))
     try:
-        yield pool.map(_replay, range(job.slices))
+        yield _each(pool, job.slices, processes * _AHEAD)
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+def _each(pool: ProcessPoolExecutor, slices: int, ahead: int) -> Iterator[Tally]:
+    waiting: deque[Future[Tally]] = deque()
+    for number in range(slices):
+        if len(waiting) == ahead:
+            yield waiting.popleft().result()
+        waiting.append(pool.submit(_replay, number))
+    while waiting:
+        yield waiting.popleft().result()
 
 
 _slicers: list[Slicer] = []  # of a child process: its only one
@@ -145,18 +156,13 @@ def _budgets(tx: Connection, vault: Vault, job: Job, plan: Plan, tally: Tally) -
     tokens = {token: n for n, token in enumerate(sorted(set(scopes.values())))}
     held = history.budgets(tx)
     funded, waiting = dict.fromkeys(tokens, 0), _Waiting(held)
-    steps: list[Step] = []
-    for arrival, token, points in history.fundings(tx, job.first):
+    fundings = sorted(history.fundings(tx, job.first))
+    for _, token, points in fundings:
         funded[token] += points
-        steps.append(Step(arrival, 0, tokens[token], (points, points)))
-    for arrival, token, points in history.waiting(tx):
-        waiting.add(token, points)
-        if arrival < job.first:
-            step = Step(arrival, arrival, tokens[token], (points, points))
-            steps.append(step)
-            tally.step(step, token)
-    steps += _lapsed(tx, vault, job, plan, tally, tokens)
-    write(job.folder / "all", steps)
+    given = (Step(arrival, 0, tokens[to], (points, points)) for arrival, to, points in fundings)
+    write(job.folder / "funded", given)
+    write(job.folder / "waited", _waited(tx, job, waiting, tally, tokens))
+    write(job.folder / "lapsed", sorted(_lapsed(tx, vault, job, plan, tally, tokens)))
     opening = {
         token: held.get(token, 0) - funded[token] - tally.budgets[token][0] for token in tokens
     }
@@ -198,6 +204,18 @@ class _Waiting:
             self.left[token] -= points
         else:
             self.points[token] = self.points.get(token, 0) + points
+
+
+def _waited(
+    tx: Connection, job: Job, waiting: _Waiting, tally: Tally, tokens: dict[str, int]
+) -> Iterator[Step]:
+    """Everybody who waits is told to `waiting`; steps are those who came before the window."""
+    for arrival, token, points in history.waiting(tx):
+        waiting.add(token, points)
+        if arrival < job.first:
+            step = Step(arrival, arrival, tokens[token], (points, points))
+            tally.step(step, token)
+            yield step
 
 
 def _lapsed(

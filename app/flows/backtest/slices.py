@@ -92,7 +92,7 @@ class Slicer:
             tally.count("acts", len(life.acts))
             tally.count("erased", sum(act.sealed is None for act in life.acts.values()))
             tally.count("reversed", sum(act.gone > 0 for act in life.acts.values()))
-        write(self._job.folder / f"{number:04d}", steps)
+        write(self._job.folder / str(number), sorted(steps))
         return tally
 
     def _people(self, number: int) -> list[Life]:
