@@ -148,10 +148,16 @@ def servers(tmp_path_factory: pytest.TempPathFactory, wechat_server: stand_in.Se
 
 def folder_in_memory(root: Path) -> Path:
     """The run's folder for PostgreSQL, in memory where there is room: it makes 700 files for each
-    database, which on a disk cost more than most tests do. It goes with the last process."""
+    database, which on a disk cost more than most tests do. It goes with the last process; what a
+    run left that was killed goes now."""
+    for left in MEMORY.glob("puhui-tests-*-*"):
+        if not Path("/proc", left.name.split("-")[2]).exists():
+            embedded.stop(left)
+            shutil.rmtree(left, ignore_errors=True)
     folder = root / "postgres"
+    run = os.getppid() if "PYTEST_XDIST_WORKER" in os.environ else os.getpid()
     if not folder.exists() and MEMORY.is_dir() and shutil.disk_usage(MEMORY).free > ROOM_BYTES:
-        made = Path(tempfile.mkdtemp(prefix="puhui-tests-", dir=MEMORY))
+        made = Path(tempfile.mkdtemp(prefix=f"puhui-tests-{run}-", dir=MEMORY))
         made.chmod(0o755)
         folder.symlink_to(made / "postgres")
 
