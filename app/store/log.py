@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from datetime import datetime
+from itertools import count, pairwise
 from typing import NamedTuple
 
 from sqlalchemy import Connection, text
 
-from app.store import detached
+from app.store import detached, packed
 from app.store.db import copy_in, fetch, int_array
+from app.store.packed import copy_packed
 from ledger.accounts import AccountKind, Asset
 from ledger.entries import Kind
 from ledger.tiles import Edge, Tile
@@ -51,17 +53,15 @@ def set_head(tx: Connection, edge: Edge, day: int) -> None:
     )
 
 
+_TAKE = """
+DELETE FROM outbox WHERE arrival <= (
+  SELECT max(arrival) FROM (SELECT arrival FROM outbox ORDER BY arrival LIMIT %s) first)
+RETURNING arrival, leaf_hash"""
+
+
 def take_pending(tx: Connection, limit: int) -> list[Pending]:
     """Take the first of the outbox, in arrival order."""
-    rows = tx.execute(
-        text(
-            "DELETE FROM outbox WHERE arrival = ANY(ARRAY("
-            "SELECT arrival FROM outbox ORDER BY arrival LIMIT :limit))"
-            " RETURNING arrival, leaf_hash"
-        ),
-        {"limit": limit},
-    )
-    return sorted(Pending(row[0], row[1]) for row in rows)
+    return list(map(Pending._make, sorted(fetch(tx, _TAKE, [limit]))))
 
 
 def pending(tx: Connection, kind: Kind) -> list[bytes]:
@@ -72,7 +72,7 @@ def pending(tx: Connection, kind: Kind) -> list[bytes]:
 
 def put_leaves(tx: Connection, first: int, arrivals: Sequence[int]) -> None:
     """Give these arrivals the next leaf indexes."""
-    copy_in(tx, "leaves", {"leaf": "int8", "arrival": "int8"}, enumerate(arrivals, first))
+    copy_packed(tx, "leaves", ("leaf", "arrival"), map(packed.leaf, count(first), arrivals))
 
 
 def put_tiles(tx: Connection, tiles: Iterable[tuple[Tile, bytes]]) -> None:
@@ -85,23 +85,28 @@ def put_tiles(tx: Connection, tiles: Iterable[tuple[Tile, bytes]]) -> None:
     )
 
 
-_FOLD = text("""
+_FOLD = """
 INSERT INTO open_balances AS o (account_kind, account, asset, amount)
 SELECT p.account_kind, p.account, p.asset, sum(p.amount)
-FROM postings p
-WHERE p.arrival BETWEEN :low AND :high AND p.account_kind > 10
-  AND p.arrival = ANY(CAST(:arrivals AS bigint[]))
-GROUP BY 1, 2, 3
-ON CONFLICT (account_kind, account, asset) DO UPDATE SET amount = o.amount + excluded.amount""")
+FROM unnest(%s::bigint[], %s::bigint[]) AS run (low, high)
+JOIN postings p ON p.arrival BETWEEN run.low AND run.high AND p.account_kind > 10
+GROUP BY 1, 2, 3 ORDER BY 1, 2, 3
+ON CONFLICT (account_kind, account, asset) DO UPDATE SET amount = o.amount + excluded.amount"""
 
 
 def fold_open(tx: Connection, arrivals: Sequence[int]) -> None:
-    """Add these (sorted) entries' postings on open accounts to the folded sums."""
+    """Add these (sorted) entries' postings on open accounts to the folded sums.
+
+    They are found by runs of numbers without a gap: who is in a gap may be committed just now, and
+    is folded when it is sealed.
+    """
+    gaps = [place for place, (one, other) in enumerate(pairwise(arrivals), 1) if other > one + 1]
+    lows = [arrivals[place] for place in (0, *gaps)]
+    highs = [arrivals[place - 1] for place in (*gaps, len(arrivals))]
     # The table grows faster than its statistics: a plan for a small one would read all of it,
     # every second.
-    tx.execute(text("SET LOCAL plan_cache_mode = force_custom_plan"))
     tx.execute(text("SET LOCAL enable_seqscan = off"))
-    tx.execute(_FOLD, {"low": arrivals[0], "high": arrivals[-1], "arrivals": int_array(arrivals)})
+    fetch(tx, _FOLD, [int_array(lows), int_array(highs)])
 
 
 _KIND_NAMES = {kind.code: str(kind) for kind in AccountKind}

@@ -25,6 +25,7 @@ _END: Final = b"\xff\xff"
 _ENTRY = Struct(">h iq i16s i").pack  # arrival, id; the kind and the payload follow
 _LENGTH = Struct(">i").pack
 _OUTBOX = Struct(">h iq i32s").pack  # arrival, leaf hash
+_LEAF = Struct(">h iq iq").pack  # leaf, arrival
 _OPENING = Struct(">h iq i16s i").pack  # arrival, resident; what is sealed follows
 _USAGE = Struct(">h i16s i").pack  # resident; the scenario follows
 _COUNTS = Struct(">ii ii iq iq").pack  # period, count, reduction in mg, points
@@ -64,6 +65,11 @@ def entry(arrival: int, one: Entry | Issue, payload: bytes) -> bytes:
 def outbox(arrival: int, leaf_hash: bytes) -> bytes:
     """Of `outbox`: arrival, leaf_hash."""
     return _OUTBOX(2, 8, arrival, 32, leaf_hash)
+
+
+def leaf(index: int, arrival: int) -> bytes:
+    """Of `leaves`: leaf, arrival."""
+    return _LEAF(2, 8, index, 8, arrival)
 
 
 def opening(arrival: int, resident: bytes, sealed: bytes) -> bytes:
