@@ -1,8 +1,8 @@
 """How often one caller may ask: a courtesy to the others. Nothing that must be right hangs on it.
 
 The counters are those of the `limits` package in Redis (fixed window), one round trip a request;
-of callers who ask much a process counts a few requests ahead, twice as many as last time while
-they are used up within a second, and at most a thousandth of the window.
+of callers who ask much a process counts a few requests ahead, as many as they used in the last
+second, twice as many if that was not enough for it, and at most a thousandth of the window.
 While Redis is away each process counts in its own memory, and tries Redis again every few seconds.
 """
 
@@ -66,12 +66,13 @@ class Spent:
 @dataclass(slots=True)
 class _Ahead:
     """What was counted ahead for a caller: the window's count with it, how much, what is left of
-    it, and until when it may be used."""
+    it, until when it may be used, and how often the caller has asked in that second."""
 
     count: int = 0
     took: int = 0
     left: int = 0
     until: float = 0.0
+    used: int = 0
 
 
 class Limits:
@@ -91,8 +92,11 @@ class Limits:
             return Spent(policy, policy.amount - self._count(policy, key, 1))
         with self._lock:
             ahead = self._of(key)
-            if time.monotonic() >= ahead.until:
-                ahead.took = ahead.left = 0
+            now = time.monotonic()
+            if now >= ahead.until:
+                was = ahead.used if now < ahead.until + _AHEAD_S else 0
+                ahead.took, ahead.left, ahead.used, ahead.until = was // 2, 0, 0, now + _AHEAD_S
+            ahead.used += 1
             if ahead.left > 0:
                 ahead.left -= 1
                 return Spent(policy, policy.amount - ahead.count + ahead.left)
@@ -100,7 +104,6 @@ class Limits:
         count = self._count(policy, key, take)  # not under the lock: Redis may be slow to answer
         with self._lock:
             ahead.count, ahead.took, ahead.left = count, take, take - 1
-            ahead.until = time.monotonic() + _AHEAD_S
         return Spent(policy, policy.amount - count + take - 1)
 
     def _of(self, key: str) -> _Ahead:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+import time
 from pathlib import Path
 
 import pytest
@@ -205,6 +206,22 @@ def test_who_asks_much_is_counted_ahead_and_no_less(app, monkeypatch):
     monkeypatch.setattr(RedisStorage, "incr", lambda *_: many.amount + 1)
     with pytest.raises(TooManyRequestsError):
         other.hit(many, caller + "b")
+
+
+def test_who_asks_as_much_in_each_second_is_counted_once_in_each(app, monkeypatch):
+    counters, many = Limits(app.extensions["puhui"].redis), Policy("many", 20_000)
+    clock, trips = [time.monotonic()], []
+    count = RedisStorage.incr
+    monkeypatch.setattr(RedisStorage, "incr", lambda *args: trips.append(args[3]) or count(*args))
+    monkeypatch.setattr("app.limits.time.monotonic", lambda: clock[0])
+    for _ in range(8):
+        for _ in range(10):
+            counters.hit(many, "steady")
+        clock[0] += 1
+    assert trips == [1, 2, 4, 8, *[10] * 7]
+    clock[0] += 5
+    counters.hit(many, "steady")
+    assert trips[-1] == 1, "who asks seldom is counted one by one again"
 
 
 def test_rate_fields_are_the_ietf_ones_and_retry_after_comes_only_with_a_refusal(own):
