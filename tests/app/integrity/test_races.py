@@ -301,7 +301,7 @@ def test_a_batch_that_waited_for_an_erasure_finds_nobody(town, tmp_path):
     town.send("b1", town.dated(1))
     now = town.clock()
     with town.engine.connect() as first:
-        first.exec_driver_sql("SELECT FROM residents FOR UPDATE")
+        first.exec_driver_sql("SELECT FROM residents FOR NO KEY UPDATE")
         with (
             blocked(town, lambda: erase(town.engine, town.vault, resident, now)),
             blocked(town, lambda: town.send("b2", town.dated(2)), waiting=2) as sent,
