@@ -26,7 +26,9 @@ from app.flows.process import end_with_parent
 from app.gateway import Headers, answering
 from app.shell import shell
 
-NICE: Final = 10  # below the web process: a tenth of the time while that one has anything to do
+# Below the web process, and not by much: a batch holds residents whose charges then wait for it, so
+# that one which tills keep from the processor would keep the tills waiting.
+NICE: Final = 2
 
 _START = "from app import intake; intake.serve({})"
 _PROJECT = Path(__file__).resolve().parents[1]
