@@ -21,7 +21,7 @@ from sqlalchemy import create_engine, text
 
 from app.application import create_app
 from app.cli.client import ProviderError
-from app.cli.local import environment, prepare, running
+from app.cli.local import environment, prepare, started
 from app.cli.market import MARKET, open_market
 from app.cli.merchant_client import MerchantClient, ResidentClient
 from app.cli.spend import spend
@@ -87,10 +87,10 @@ def sandbox(database, tmp_path_factory):
             providers.add(tx, "bikes", "Bikes", now)
         _give_points(engine, vault, now)
         with (
-            running(config) as url,
+            started(config, log=folder / "servers.log") as server,
             httpx.Client(timeout=30, trust_env=False) as http,
         ):
-            yield Sandbox(config, url, http)
+            yield Sandbox(config, server.url, http)
         engine.dispose()
 
 

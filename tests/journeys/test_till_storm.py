@@ -211,7 +211,7 @@ def town(database, tmp_path_factory) -> Iterator[Town]:
             open_vault(config.keys_dir),
         )
         fund_budget(engine, vault, "*", 10_000_000, "decision 1", utc_now())
-        with started(config, workers=2) as server:
+        with started(config, workers=2, log=folder / "servers.log") as server:
             yield Town(config, engine, vault, server.url)
         assert list(check_database(engine, vault)) == []
         engine.dispose()
@@ -329,18 +329,19 @@ def free_again(port: int) -> int:
     raise AssertionError(f"port {port} is still in use")
 
 
-def test_a_web_host_killed_under_load_loses_nothing_and_does_nothing_twice(town):
+def test_a_web_host_killed_under_load_loses_nothing_and_does_nothing_twice(town, tmp_path):
     shop, crowd = town.shop(100_000), [town.resident(100) for _ in range(3 * CROWD)]
     codes = [town.code(who) for who in crowd]
     with (
         ThreadPoolExecutor(16) as pool,
-        started(town.config, workers=2, worker=False) as host,
+        started(town.config, workers=2, worker=False, log=tmp_path / "killed.log") as host,
     ):
         done = [pool.submit(shop.charge, code, 25, 0, host.url) for code in codes]
         done[CROWD].result()
         os.killpg(host.children[0].pid, signal.SIGKILL)
         port = free_again(urlsplit(host.url).port)
-        with started(town.config, port=port, workers=2, worker=False):
+        log = tmp_path / "after.log"
+        with started(town.config, port=port, workers=2, worker=False, log=log):
             for one in done:
                 one.result()
     assert len(shop.known) == len(crowd)

@@ -73,8 +73,8 @@ def city(database, tmp_path) -> Iterator[City]:
         fund_budget(engine, vault, "*", 10_000_000, "decision 1", utc_now())
         open_market(engine, vault, utc_now())
         with (
-            started(config) as first,
-            started(config) as second,
+            started(config, log=tmp_path / "first.log") as first,
+            started(config, log=tmp_path / "second.log") as second,
             httpx.Client(timeout=5, trust_env=False) as http,
         ):
             yield City(config, engine, vault, (first, second), http)
