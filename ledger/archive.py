@@ -58,9 +58,8 @@ class Manifest(NamedTuple):
         return made
 
 
-def sign(resident: str, at: str, files: Mapping[str, bytes], signers: Iterable[Signer]) -> str:
-    """Return the signed manifest of these files."""
-    digests = {name: sha256(data).hexdigest() for name, data in files.items()}
+def sign(resident: str, at: str, digests: Mapping[str, str], signers: Iterable[Signer]) -> str:
+    """Return the signed manifest of files with these digests (SHA-256, hex)."""
     return note.sign(Manifest(resident, at, digests).text(), tuple(signers))
 
 

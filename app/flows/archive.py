@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from datetime import date, datetime, timedelta
 from functools import lru_cache
+from hashlib import sha256
 from io import BytesIO
 from secrets import token_hex
 from typing import Any, Final, NamedTuple
@@ -134,8 +135,8 @@ def make_next(engine: Engine, vault: Vault, registry: Registry, now: datetime) -
             key = vault.subject_key(asked.resident, wrapped or b"")
             with snapshot(engine) as seen:
                 catalogue = registry.current(seen)
-                files = collect(seen, vault, catalogue, key, asked.resident, now)
-            sealed = seal(key, _pack(files, now), _context(asked.id))
+                packed = _pack(collect(seen, vault, catalogue, key, asked.resident, now), now)
+            sealed = seal(key, packed, _context(asked.id))
         except DBAPIError:
             raise  # made when the database is back
         except Exception as error:  # one odd row must not end the worker, and would next time too
@@ -146,31 +147,39 @@ def make_next(engine: Engine, vault: Vault, registry: Registry, now: datetime) -
 
 def collect(
     tx: Connection, vault: Vault, catalogue: Catalogue, key: bytes, resident: str, now: datetime
-) -> dict[str, bytes]:
-    """Every file of a person's archive, the manifest among them. Raises VaultError."""
-    facts = list(archives.facts(tx, resident))
-    entries = [_entry(key, fact) for fact in facts]
-    files: dict[str, bytes] = {"README.txt": _README.encode()}
+) -> Iterator[tuple[str, bytes]]:
+    """Every file of a person's archive, one after the other and the manifest last, so that they
+    need not be held together. Raises VaultError."""
+    digests = {}
+    for name, data in _files(tx, vault, catalogue, key, resident, now):
+        digests[name] = sha256(data).hexdigest()
+        yield name, data
+    signed = form.sign(resident, instant(now), digests, vault.ring.signers)
+    yield form.MANIFEST, signed.encode()
+
+
+def _files(
+    tx: Connection, vault: Vault, catalogue: Catalogue, key: bytes, resident: str, now: datetime
+) -> Iterator[tuple[str, bytes]]:
+    yield "README.txt", _README.encode()
+    yield from _receipts(tx, archives.facts(tx, resident))
     sections = []
     for table in archives.SECTIONS:
         rows = []
         for row in archives.rows(tx, table, resident):
             opened, picture = _open(vault, key, resident, table, row)
             rows.append(opened)
-            files |= picture
+            yield from picture.items()
         sections.append(Section(table, rows))
+    entries = [_entry(key, fact) for fact in archives.facts(tx, resident)]
     data = {
         "resident": resident,
         "made_at": _json(now),
         "entries": entries,
         "tables": {section.table: section.rows for section in sections},
     }
-    files["data.json"] = orjson.dumps(data, option=orjson.OPT_INDENT_2)
-    files["data.xlsx"] = workbook(entries, sections, catalogue, now)
-    files |= _receipts(tx, facts)
-    signers = vault.ring.signers
-    files[form.MANIFEST] = form.sign(resident, instant(now), files, signers).encode()
-    return files
+    yield "data.json", orjson.dumps(data, option=orjson.OPT_INDENT_2)
+    yield "data.xlsx", workbook(entries, sections, catalogue, now)
 
 
 def _entry(key: bytes, fact: Fact) -> dict[str, Any]:
@@ -236,11 +245,11 @@ def _receipts(tx: Connection, facts: Iterable[Fact]) -> Iterator[tuple[str, byte
             yield f"{form.RECEIPTS}{fact.id}{form.RECEIPT}", receipt.text().encode()
 
 
-def _pack(files: dict[str, bytes], now: datetime) -> bytes:
+def _pack(files: Iterable[tuple[str, bytes]], now: datetime) -> bytes:
     packed = BytesIO()
     at = now.astimezone(CITY_ZONE).timetuple()[:6]
     with ZipFile(packed, "w") as archive:
-        for name, data in files.items():
+        for name, data in files:
             archive.writestr(ZipInfo(name, at), data, ZIP_DEFLATED)
     return packed.getvalue()
 

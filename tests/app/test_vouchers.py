@@ -507,7 +507,7 @@ def test_an_archive_holds_the_voucher_opened_and_its_uses(li, voucher, shop, cit
     with city.engine.connect() as tx:
         key = city.vault.subject_key(li.id, statements.wrapped_key(tx, li.id))
         catalogue = city.registry.current(tx)
-        files = archive.collect(tx, city.vault, catalogue, key, li.id, city.clock())
+        files = dict(archive.collect(tx, city.vault, catalogue, key, li.id, city.clock()))
     tables = orjson.loads(files["data.json"])["tables"]
     assert [(it["id"], it["sealed"]) for it in tables["vouchers"]] == [(voucher, code)]
     assert [it["number"] for it in tables["voucher_moves"]] == ["use-number-1"]
