@@ -519,3 +519,23 @@ def test_a_posting_out_of_thin_air_is_no_entry(make_town: MakeTown) -> None:
     for kind in Kind:
         with pytest.raises(LedgerError):
             Entry("e" * 32, kind, make_town().at, (wallet, issuance), {})
+
+
+def test_ranges_find_their_openings_and_accounts_their_heaps(
+    make_town: MakeTown, write_export: Write, rules: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ledger.audit.RANGE", 1)
+    monkeypatch.setattr("ledger.openings.HEAP", 100)
+    town = make_town(6).live(700)
+    kept = [town.openings[at] for at in sorted(town.openings)]
+    entries = payloads(town.entries)
+    report = audit(write_export(entries, kept), rules=rules)
+    assert (report.recomputed, report.missing) == (len(kept), 0)
+    middle = len(kept) // 2
+    for name, openings, what in [
+        ("swapped", [kept[-1], *kept[1:-1], kept[0]], "order"),
+        ("twice", [*kept[:middle], kept[middle], *kept[middle:]], "order"),
+        ("late", [*kept[:3], *kept[4:], kept[3]], "order"),
+        ("beyond", [*kept, kept[-1] | {"index": len(entries)}], "no leaf"),
+    ]:
+        assert what in fault(write_export(entries, openings, name=name), rules=rules).what
