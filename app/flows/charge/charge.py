@@ -108,15 +108,15 @@ def _refusal(tx: Connection, asked: Asked, seen: Scan, now: datetime) -> Verdict
 
 def _hold(tx: Connection, vault: Vault, one: Charge, merchant: str, now: datetime) -> Charge:
     """Set the points aside, and ask the resident; nobody is asked in vain. Raises Insufficient."""
-    if merchants.allowance(tx, one.merchant) < one.points:
-        raise Exhausted(
-            "The merchant's allowance does not cover what a resident is to be asked for."
-        )
     resident = one.resident or ""
     params = {"points": str(one.points), "merchant": merchant}
     notify(tx, vault, resident, "charge.pending", one.id, params, now)
     request = f"charge {one.merchant} {one.number}"
     moved = redeem.hold(tx, vault, resident, one.points, request, now)
+    if merchants.allowance(tx, one.merchant) < one.points:
+        raise Exhausted(
+            "The merchant's allowance does not cover what a resident is to be asked for."
+        )
     held = one._replace(hold=moved.entry.id)
     charges.change(tx, held)
     return held

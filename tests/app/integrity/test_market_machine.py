@@ -531,7 +531,7 @@ class Machine(RuleBasedStateMachine):
             if shown.voucher is not None:
                 raise NoError("PAY_CODE_FOR_VOUCHER")
             spent = market.spend(made.person, points, self.today)
-            if points <= ABOVE and points > firm.left:
+            if points > firm.left:
                 raise NoError("ALLOWANCE_EXHAUSTED")
         except NoError as refusal:
             made.state, made.code = "failed", str(refusal)
