@@ -4,13 +4,13 @@ Runs inside its caller's transaction and never commits. The stages, by number:
 
 1. shape: the outer form of each document;
 2. rules: which scenario version was in force, are the quantities within bounds, what is avoided;
-3. people: whose identifier is it; those residents are locked, in order;
+3. people: whose identifier is it; those residents are locked, in order, but may still spend;
 4. duplicates: what the ledger, or this very call, has credited already;
 5. openings: what was done, encrypted under the resident's own key;
 6. limits: counters are locked; the same physical act reported by another provider, plausibility,
    exclusivity and caps, from what the resident did before;
 7. budget: budgets are locked; what is not funded waits, in order;
-8. entries: built and appended.
+8. entries: built and appended, while none of those residents spends.
 
 What costs time comes before stage 6: from there on batches of one scenario wait for each other,
 and from stage 7 on those of one budget.
@@ -247,7 +247,9 @@ def _append(
     now: datetime,
 ) -> None:
     """Stage 8."""
-    owed = people.debts(tx, list({item.who.resident for item in items}))
+    residents = {item.who.resident for item in items}
+    people.end_spending(tx, residents)
+    owed = people.debts(tx, list(residents))
     at, today = instant(now), now.astimezone(CITY_ZONE).date()
     shared: dict[tuple[int, int], plain.Terms] = {}
     for item in items:

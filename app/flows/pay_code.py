@@ -64,7 +64,7 @@ def new_code(
     """A fresh code of a resident's. `device` names the sign-in that shows it, `voucher` what it
     uses (None: it spends from the wallet). Locks the resident. Raises PayCodeError PAY_CODE_UNKNOWN
     if there is no such living account."""
-    if people.lock(tx, resident) is None:
+    if not people.lock_spending(tx, resident):
         raise unknown()
     body = PREFIX + f"{randbelow(10**_RANDOM_DIGITS):0{_RANDOM_DIGITS}d}"
     code, expires_at = body + _check_digit(body), now + timedelta(seconds=REFRESH_S)

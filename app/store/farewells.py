@@ -26,10 +26,12 @@ SELECT district, joined_at, restricted_at FROM residents WHERE id = :id AND eras
 _MOVE = text("""
 UPDATE residents SET district = :district WHERE id = :id AND erased_at IS NULL
 RETURNING district, joined_at, restricted_at""")
+# A batch that has read that processing is not restricted is waited for.
 _RESTRICT = text("""
-UPDATE residents SET restricted_at =
+WITH held AS (SELECT id FROM residents WHERE id = :id AND erased_at IS NULL FOR UPDATE)
+UPDATE residents r SET restricted_at =
   CASE WHEN :on THEN coalesce(restricted_at, CAST(:now AS timestamptz)) END
-WHERE id = :id AND erased_at IS NULL
+FROM held WHERE r.id = held.id
 RETURNING district, joined_at, restricted_at""")
 _ASK = text("""
 INSERT INTO farewells (resident, code, asked_at) VALUES (:resident, :code, :now)

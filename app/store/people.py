@@ -80,7 +80,7 @@ SELECT b.subject, r.id, r.wrapped_key, b.consent_set, r.restricted_at IS NOT NUL
 FROM unnest(%s::bytea[]) AS s (subject)
 JOIN bindings b ON b.subject = s.subject
 JOIN residents r ON r.id = b.resident AND r.erased_at IS NULL
-ORDER BY r.id FOR SHARE OF r, b"""
+ORDER BY r.id FOR KEY SHARE OF r FOR SHARE OF b"""
 _CONSENTED = text("""
 SELECT c.id, array_agg(s.scenario)
 FROM consent_sets c JOIN unnest(CAST(:scenarios AS text[])) AS s (scenario)
@@ -91,9 +91,8 @@ WHERE c.id = ANY(CAST(:sets AS integer[])) GROUP BY c.id""")
 def resolve_and_lock(
     tx: Connection, subjects: Sequence[bytes], scenarios: Collection[str]
 ) -> dict[bytes, Member]:
-    """Whom these identifiers mean; those residents cannot spend, be erased, unbind or withdraw a
-    consent meanwhile. (Who spends takes what expires first, and an audit holds each spending
-    against all that came before it: no points may come in between that the spender did not see.)
+    """Whom these identifiers mean; those residents cannot be erased, unbind, withdraw a consent or
+    come to owe something meanwhile. They can spend until `end_spending`.
 
     The lock is shared: batches of several providers credit the same people side by side, and meet
     only where they count towards the same limit (`lock_counters`) or add to the same balance.
@@ -110,15 +109,34 @@ def resolve_and_lock(
     }
 
 
+_END_SPENDING = """
+WITH held AS MATERIALIZED (
+  SELECT FROM unnest(%s::bytea[]) AS s (id) JOIN residents r USING (id) ORDER BY r.id
+  FOR SHARE OF r)
+SELECT count(*) FROM held"""
+
+
+def end_spending(tx: Connection, residents: Collection[str]) -> None:
+    """Wait for whoever of these is spending, and let none of them spend until the commit; to be
+    called before entries that credit them are numbered. Who spends takes what expires first, and an
+    audit holds each spending against all that came before it: no points may come in between that
+    the spender did not see."""
+    fetch(tx, _END_SPENDING, [bytea_array(map(bytes.fromhex, sorted(residents)))])
+
+
 def lock(tx: Connection, resident: str) -> bytes | None:
     """Lock one resident; return the wrapped key, or None if there is no such living account."""
     return tx.execute(
-        text(
-            "SELECT wrapped_key FROM residents WHERE id = :id AND erased_at IS NULL"
-            " FOR NO KEY UPDATE"
-        ),
+        text("SELECT wrapped_key FROM residents WHERE id = :id AND erased_at IS NULL FOR UPDATE"),
         {"id": bytes.fromhex(resident)},
     ).scalar()
+
+
+def lock_spending(tx: Connection, resident: str) -> bool:
+    """Lock one resident as `lock` does, but against a batch only while that writes its entries;
+    whether there is such a living account."""
+    query = "SELECT FROM residents WHERE id = :id AND erased_at IS NULL FOR NO KEY UPDATE"
+    return tx.execute(text(query), {"id": bytes.fromhex(resident)}).first() is not None
 
 
 # 3 is AccountKind.DEBT, spelled out so that the planner sees the partial index's own condition.

@@ -14,6 +14,7 @@ import httpx
 import psutil
 import psycopg
 import pytest
+from psycopg.errors import LockNotAvailable
 
 from app.cli.local import started
 from app.clock import utc_now
@@ -106,6 +107,20 @@ def test_a_batch_whose_process_is_killed_counts_once_when_it_is_sent_again(
     assert bikes.batch("killed", act).content == again.content
     each = int(again.json()["outcomes"][0]["reduction_mg"])
     assert int(rider.get("balances")["reduction_mg"]) == int(had) + each
+
+
+def test_who_is_in_a_batch_may_spend_while_it_lasts(still_town, bikes, rider, held):
+    url = still_town.config.owner_url.replace("+psycopg", "")
+    rider_id, headers = bytes.fromhex(rider.account), {"Authorization": f"Bearer {rider.token}"}
+    with ThreadPoolExecutor(1) as pool, held("usage") as until_it_waits:
+        sent = pool.submit(bikes.batch, "spent", ride("spent"))
+        until_it_waits()
+        assert (
+            still_town.http.post("/api/v1/me/pay-code", json={}, headers=headers).status_code == 200
+        )
+        with psycopg.connect(url) as owner, pytest.raises(LockNotAvailable):
+            owner.execute("SELECT FROM residents WHERE id = %s FOR UPDATE NOWAIT", (rider_id,))
+    assert sent.result().status_code == 200
 
 
 def test_it_does_not_outlive_its_web_process_even_in_the_middle_of_a_batch(

@@ -40,7 +40,7 @@ def place(
     Raises OrderError: SUBJECT_ERASED, NOT_FOUND, a code of `why_not`, or the one of a rule against
     fraud.
     """
-    if people.lock(tx, resident) is None:  # (1)
+    if not people.lock_spending(tx, resident):  # (1)
         raise OrderError("SUBJECT_ERASED", "this account was closed")
     local = now.astimezone(CITY_ZONE).date()
     today = day_number(local)

@@ -14,7 +14,7 @@ import pytest
 from sqlalchemy import create_engine
 from sqlalchemy.exc import IntegrityError
 
-from app.flows import tune
+from app.flows import pay_code, tune
 from app.flows.accept import accept
 from app.flows.budget import fund_budget, pay_waiting
 from app.flows.correct import correct
@@ -301,7 +301,7 @@ def test_a_batch_that_waited_for_an_erasure_finds_nobody(town, tmp_path):
     town.send("b1", town.dated(1))
     now = town.clock()
     with town.engine.connect() as first:
-        first.exec_driver_sql("SELECT FROM residents FOR NO KEY UPDATE")
+        first.exec_driver_sql("SELECT FROM residents FOR UPDATE")
         with (
             blocked(town, lambda: erase(town.engine, town.vault, resident, now)),
             blocked(town, lambda: town.send("b2", town.dated(2)), waiting=2) as sent,
@@ -309,6 +309,32 @@ def test_a_batch_that_waited_for_an_erasure_finds_nobody(town, tmp_path):
             first.rollback()
             (outcome,) = sent.result()
     assert outcome["outcome"] == "unclaimed"
+    town.prove(tmp_path / "export")
+
+
+def test_who_is_in_a_batch_spends_until_it_numbers_entries_and_then_waits(town, tmp_path):
+    (resident,) = town.enroll("rider-0")
+    town.send("b1", town.dated(1))
+
+    def shows_a_code():
+        with town.engine.begin() as tx:
+            return pay_code.new_code(tx, town.vault, resident, None, town.clock())
+
+    with town.admin() as admin:
+        admin.autocommit = False
+        admin.execute("LOCK TABLE usage IN ACCESS EXCLUSIVE MODE")  # of stage 6
+        with blocked(town, lambda: town.send("b2", town.dated(2))) as sent:
+            assert shows_a_code().code
+            admin.rollback()
+            assert sent.result()[0]["outcome"] == "accepted"
+        admin.execute("LOCK TABLE openings IN ACCESS EXCLUSIVE MODE")  # of stage 8
+        with (
+            blocked(town, lambda: town.send("b3", town.dated(3))) as sent,
+            blocked(town, shows_a_code, waiting=2) as shown,
+        ):
+            admin.rollback()
+            assert sent.result()[0]["outcome"] == "accepted"
+            assert shown.result().code
     town.prove(tmp_path / "export")
 
 
