@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from importlib.resources import files
 from struct import Struct, pack
 from typing import Any, TypeVar
@@ -170,9 +171,18 @@ def _cell(value: bytes) -> bytes:
     return _LENGTH(len(value)) + value
 
 
-def one_statement(engine: Engine) -> Connection:
-    """A connection for reads of one statement each, which need no BEGIN and ROLLBACK around."""
-    return engine.connect().execution_options(isolation_level="AUTOCOMMIT")
+@contextmanager
+def one_statement(engine: Engine) -> Iterator[Connection]:
+    """A connection on which each statement is a transaction of its own, with no BEGIN, COMMIT or
+    ROLLBACK around. (SQLAlchemy's own AUTOCOMMIT asks several questions of the driver each time.)
+    """
+    with engine.connect() as connection:
+        driver: Any = connection.connection.driver_connection
+        driver.each_alone(True)
+        try:
+            yield connection
+        finally:
+            driver.each_alone(False)
 
 
 def _alembic() -> AlembicConfig:

@@ -63,6 +63,11 @@ class Lean(psycopg.Connection[Any]):
         with self.cursor(binary=True) as cursor:
             return cursor.execute(statement, given).fetchall()
 
+    def each_alone(self, is_so: bool) -> None:
+        """Whether each statement from now on is a transaction of its own; to be called between
+        transactions. What the setter of `autocommit` does, without its lock and questions."""
+        self._autocommit = is_so
+
     def commit(self) -> None:
         """Commit, if anything was begun."""
         if self.pgconn.transaction_status != _IDLE:
