@@ -6,7 +6,7 @@ import os
 import re
 import signal
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import timedelta
 
@@ -65,11 +65,11 @@ def ride(name):
 
 def intakes():
     """The processes that work on batches for the servers this one has started."""
-    return [
-        child
-        for child in psutil.Process().children(recursive=True)
-        if any("intake.serve" in word for word in child.cmdline())
-    ]
+    found = []
+    for child in psutil.Process().children(recursive=True):
+        with suppress(psutil.NoSuchProcess):  # it has ended, or has and nobody noticed yet
+            found += [child] if any("intake.serve" in word for word in child.cmdline()) else []
+    return found
 
 
 def counted(town, status):

@@ -255,6 +255,7 @@ def test_no_history_breaks_the_books(begin_again, tmp_path):
         deadline=None,
         suppress_health_check=list(HealthCheck),
         database=None,
+        derandomize=False,  # as Hypothesis would by itself in CI: each round would be the same
     )
     wanted = {*Kind} - UNTRIED | {"settlement", "owed", "repaid"}
     for _ in range(5):  # chance may leave out what few histories meet
