@@ -1,8 +1,9 @@
 """Redeem: set points aside, cancel them for a merchant or give them back; and refund.
 
 The ledger's moves that charges and orders share, each inside its caller's transaction. The caller
-has locked the resident (`people.lock`) and then its own rows, and calls these last: what they
-change is where many tills meet. With each redemption and refund it writes one bill line.
+has locked the resident (`people.lock`, `people.lock_spending`) and then its own rows, and calls
+these last: what they change is where many tills meet. With each redemption and refund it writes one
+bill line.
 
 Every move gives the entry with its arrival number, and has one entry id for its request: done
 again, it gives the same entry. A `charge` is asked for once by whoever holds the row of its number.

@@ -318,6 +318,7 @@ def test_who_is_in_a_batch_spends_until_it_numbers_entries_and_then_waits(town, 
 
     def shows_a_code():
         with town.engine.begin() as tx:
+            tx.exec_driver_sql("SET LOCAL lock_timeout = '30s'")  # rather than wait for itself
             return pay_code.new_code(tx, town.vault, resident, None, town.clock())
 
     with town.admin() as admin:
