@@ -30,13 +30,17 @@ UNTRUSTED = (
 
 def main(arguments: Sequence[str]) -> int:
     """Run the command of these arguments; the exit code."""
-    if arguments[:1] == ["receipt"]:
-        return _receipt(arguments[1:])
-    if arguments[:1] == ["archive"]:
-        return _archive(arguments[1:])
-    if arguments[:1] == ["rollup"]:
-        return _rollup(arguments[1:])
-    return _audit(arguments)
+    try:
+        if arguments[:1] == ["receipt"]:
+            return _receipt(arguments[1:])
+        if arguments[:1] == ["archive"]:
+            return _archive(arguments[1:])
+        if arguments[:1] == ["rollup"]:
+            return _rollup(arguments[1:])
+        return _audit(arguments)
+    except LedgerError as error:
+        _say(f"{error.code} {error}")
+        return 1
 
 
 def _audit(arguments: Sequence[str]) -> int:
@@ -51,19 +55,15 @@ def _audit(arguments: Sequence[str]) -> int:
     if options.jobs < 1:
         parser.error("--jobs is at least 1")
     trusted = _keys(parser, options.vkey)
-    try:
-        report = audit(
-            options.directory,
-            since=options.since,
-            state=options.state,
-            rules=options.rules,
-            jobs=options.jobs,
-            trusted=trusted,
-            progress=_progress,
-        )
-    except LedgerError as error:
-        _say(f"{error.code} {error}")
-        return 1
+    report = audit(
+        options.directory,
+        since=options.since,
+        state=options.state,
+        rules=options.rules,
+        jobs=options.jobs,
+        trusted=trusted,
+        progress=_progress,
+    )
     _say(*_table(report), "Everything holds.")
     if not trusted:
         _say(UNTRUSTED)
@@ -121,9 +121,6 @@ def _receipt(arguments: Sequence[str]) -> int:
     except OSError as error:
         _say(f"UNREADABLE {error.filename}: {error.strerror}.")
         return 1
-    except LedgerError as error:
-        _say(f"{error.code} {error}")
-        return 1
     _say(*lines)
     return 0
 
@@ -140,9 +137,6 @@ def _archive(arguments: Sequence[str]) -> int:
         manifest, receipts = archive.verify(files, trusted)
     except (OSError, BadZipFile) as error:
         _say(f"UNREADABLE {options.file}: {error}.")
-        return 1
-    except LedgerError as error:
-        _say(f"{error.code} {error}")
         return 1
     _say(
         f"Archive of resident:{manifest.resident}, made at {manifest.at}.",
@@ -162,14 +156,9 @@ def _rollup(arguments: Sequence[str]) -> int:
         if options.init is not None:
             _say(*rollup.begin(options.folder, options.init))
             return 0
-        rows = rollup.rollup(
-            options.folder, int(time()), jobs=options.jobs, progress=lambda label: _progress
-        )
+        rows = rollup.rollup(options.folder, int(time()), jobs=options.jobs, progress=_progress)
     except OSError as error:
         _say(f"UNREADABLE {error.filename}: {error.strerror}.")
-        return 1
-    except LedgerError as error:
-        _say(f"{error.code} {error}")
         return 1
     _say((options.folder / rollup.TABLE).read_text().rstrip())
     return 1 if any(row.fault for row in rows) else 0

@@ -19,7 +19,7 @@ A city that fails is named in the table with what it fails, and holds up no othe
 
 import os
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
@@ -131,17 +131,14 @@ def rollup(
     time: int,
     *,
     jobs: int = 1,
-    progress: Callable[[str], Progress] = lambda label: lambda step, done, size: None,
+    progress: Progress = lambda what, done, size: None,
 ) -> list[Row]:
     """Look at every city at POSIX ``time`` and write what was found; a line for each.
 
     Raises ``Fault`` for what is wrong in the province's own folder; a city's faults are in its row.
     """
     ours = province(folder)
-    rows = [
-        _visit(one, folder / one.label, ours, time, jobs, progress(one.label))
-        for one in cities(folder)
-    ]
+    rows = [_visit(one, folder / one.label, ours, time, jobs, progress) for one in cities(folder)]
     _write(folder / TABLE, note.sign(table(rows, time), (ours.signs,)))
     return rows
 
