@@ -126,11 +126,13 @@ def test_a_days_points_are_counted_without_what_was_given_back(town):
     assert town.charge(100).state == "succeeded"
 
 
-def test_of_many_tills_at_once_no_more_succeed_than_the_limit(town):
+def test_of_many_tills_at_once_no_more_succeed_than_the_limit(town, monkeypatch):
     town.rule("resident", mode="refuse", hour_count=5)
+    monkeypatch.setattr(pay_code, "LIVE", 16)  # or a code is forgotten before its till comes
     with ThreadPoolExecutor(8) as pool:
         made = list(pool.map(lambda n: town.charge(1, till=f"t{n % 2 + 1}"), range(16)))
-    assert Counter(one.state for one in made) == {"succeeded": 5, "failed": 11}
+    said = Counter(one.code or one.state for one in made)
+    assert said == {"succeeded": 5, "VELOCITY_LIMIT": 11}
 
 
 def test_one_resident_shows_codes_on_few_devices(town):
