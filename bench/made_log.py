@@ -124,13 +124,11 @@ def _made_up(people: list[str], versions: list[Version]) -> Iterator[_Act]:
 def _city(people: list[str], versions: list[Version]) -> Iterator[_Act]:
     """What the rules credit of what the sample city does."""
     city = SampleCity(1, len(people), scenarios.load())
-    crowd, rules, draw = (
-        city.people(),
-        Replay(one.canonical() for one in versions),
-        random.Random(2),
-    )
+    crowd, draw = city.people(), random.Random(2)
     newest = {one.scenario: one for one in versions}
     for day in (_FIRST + timedelta(days=n) for n in count()):
+        if day.day == 1:  # no cap or group looks further back, and what is claimed fills memory
+            rules = Replay(one.canonical() for one in versions)
         for provider, reported in sorted(city.day(crowd, day).items()):
             for act in reported:
                 version = newest[act["scenario"]]
