@@ -20,8 +20,6 @@ def _refuse(text: str) -> Never:
     raise Malformed(f"The number {text[:40]} is not an integer.")
 
 
-_write_string = json.encoder.encode_basestring
-_scan_string = json.decoder.scanstring  # type: ignore[attr-defined]
 _write = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 _scan = json.JSONDecoder(parse_float=_refuse, parse_constant=_refuse).scan_once  # type: ignore[attr-defined]
 
@@ -61,17 +59,6 @@ def parse(data: bytes) -> Any:
     if end != len(text):
         raise Malformed("The JSON ends before its bytes do.")
     return value
-
-
-def string_at(text: str, at: int) -> tuple[str, int]:
-    """The string whose canonical form begins at a place of a text, and where that form ends."""
-    try:
-        value, end = _scan_string(text, at + 1)
-    except ValueError as error:
-        raise Malformed("The bytes are not UTF-8 JSON.") from error
-    if _write_string(value) != text[at:end]:
-        raise Malformed("The bytes are JSON, but not in the canonical form of RFC 8785.")
-    return value, end
 
 
 def commit(salt: bytes, opening: bytes) -> str:

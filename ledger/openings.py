@@ -10,13 +10,15 @@ and a heap at a time is small enough to be replayed in memory (``ledger.recomput
 import marshal
 import os
 import re
+from binascii import unhexlify
 from collections.abc import Iterable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import IO, NamedTuple
 
 from ledger.accounts import Asset
-from ledger.encoding import MAX_BYTES, commit, decode, string_at
+from ledger.details import is_digest
+from ledger.encoding import MAX_BYTES, commit, decode
 from ledger.entries import Kind
 from ledger.errors import LedgerError, Malformed
 from ledger.export import Export, Fault, JsonEntry, entry_of
@@ -27,9 +29,12 @@ FILE = "openings.jsonl"
 HEAP = 50_000  # claims, about: some 80 MB while they are replayed
 
 _head = re.compile(
-    r'\{"account":"resident:([0-9a-f]{32})","index":(0|[1-9][0-9]{0,14}),"opening":'
+    rb'\{"account":"resident:([0-9a-f]{32})","index":(0|[1-9][0-9]{0,14}),"opening":"'
 ).match
-_tail = re.compile(r',"salt":"([0-9a-f]{64})"\}\n').fullmatch
+_tail = re.compile(rb'","salt":"([0-9a-f]{64})"\}\n').fullmatch
+_TAIL = len(',"salt":""}\n"') + 64
+# A string's bytes, all but those that stand for themselves there, quotes being escaped.
+_ESCAPES = bytes({*range(256)} - {*range(0x20, 0x7F)} | {ord("\\")})
 _LENGTH = 8  # bytes before each part of a heap, which say how long it is
 
 
@@ -39,7 +44,7 @@ class Claim(NamedTuple):
 
     leaf: int
     resident: str
-    opening: str
+    opening: bytes
     scenario: str
     version: int
     reduction_mg: int
@@ -84,16 +89,19 @@ class Heaps(NamedTuple):
                 data = marshal.dumps(some)
                 file.write(len(data).to_bytes(_LENGTH) + data)
 
-    def take(self, number: int) -> list[Claim]:
-        """All claims of a heap in leaf order; it is gone then."""
-        claims: list[Claim] = []
+    def take(self, number: int) -> dict[str, list[Claim]]:
+        """All claims of a heap by resident, each one's in leaf order; the heap is gone then."""
+        accounts: dict[str, list[Claim]] = {}
         for path in self.folder.glob(f"{number}.*"):
             with path.open("rb") as file:
                 while length := file.read(_LENGTH):
                     some = marshal.loads(file.read(int.from_bytes(length)))  # noqa: S302  (ours)
-                    claims += map(_claimed, some)
+                    for claim in some:
+                        accounts.setdefault(claim[1], []).append(_claimed(claim))
             path.unlink()
-        return sorted(claims)
+        for claims in accounts.values():
+            claims.sort()
+        return accounts
 
 
 def check_openings(
@@ -103,18 +111,19 @@ def check_openings(
     claims: list[Claim] = []
     with (export.directory / FILE).open("rb") as file:
         begin = end = _find(file, first)
-        leaf = None
+        leaf, before, size = None, first - 1, len(entries)
         try:
             for line in file:
                 leaf = None
                 index, resident, opening, salt = _read(line)
-                if index >= first + len(entries):
+                if index >= first + size:
                     break
                 leaf = index
-                if index < first or (claims and index <= claims[-1].leaf):
+                if index <= before:
                     raise Malformed("The openings are not in the order of the leaves.")
-                made = commit(salt, opening.encode())
+                made = commit(salt, opening)
                 claims.append(_claim(index, resident, opening, made, entries[index - first]))
+                before = index
                 end += len(line)
         except LedgerError as error:
             return Part(begin, end, (leaf, _where(file, end), str(error)))
@@ -143,7 +152,7 @@ def _find(file: IO[bytes], leaf: int) -> int:
             file.readline()  # to the first that begins at the middle or after it
         start = file.tell()
         line = file.readline() if start < high else b""
-        head = _head(line[:100].decode("latin-1"))
+        head = _head(line)
         if head and int(head[2]) < leaf:
             low = start + len(line)
         else:
@@ -152,24 +161,36 @@ def _find(file: IO[bytes], leaf: int) -> int:
     return low
 
 
-def _read(line: bytes) -> tuple[int, str, str, bytes]:
+def _read(line: bytes) -> tuple[int, str, bytes, bytes]:
+    """The leaf, the resident, the opening and the salt of a line."""
+    head = _head(line)
+    tail = _tail(line, max(0, len(line) - _TAIL))
+    if head and tail and len(line) <= MAX_BYTES:
+        text = line[head.end() : tail.start()]
+        opening = text.translate(None, _ESCAPES)
+        # As many escapes as escaped quotes, and no other quotes: then nothing else is escaped.
+        if len(text) - len(opening) == text.count(b'\\"') == opening.count(b'"'):
+            return int(head[2]), head[1].decode(), opening, unhexlify(tail[1])
+    return _decode(line)
+
+
+def _decode(line: bytes) -> tuple[int, str, bytes, bytes]:
     if line[-1:] != b"\n":
         raise Malformed("The line does not end.")
-    if len(line) <= MAX_BYTES:
-        try:
-            text = line.decode()
-        except UnicodeDecodeError as error:
-            raise Malformed("The bytes are not UTF-8 JSON.") from error
-        if head := _head(text):
-            opening, end = string_at(text, head.end())
-            if tail := _tail(text, end):
-                return int(head[2]), head[1], opening, bytes.fromhex(tail[1])
-    decode(line[:-1])  # which says what is wrong with its form
+    match decode(line[:-1]):
+        case {
+            "account": str(account),
+            "index": int(index),
+            "opening": str(opening),
+            "salt": str(salt),
+            **more,
+        } if not more and account.startswith("resident:") and index >= 0 and is_digest(salt):
+            return index, account.removeprefix("resident:"), opening.encode(), unhexlify(salt)
     raise Malformed("An opening has the account, the index, its text and a salt in hex.")
 
 
 def _claim(
-    leaf: int, resident: str, opening: str, commitment: str, entry: Grant | JsonEntry
+    leaf: int, resident: str, opening: bytes, commitment: str, entry: Grant | JsonEntry
 ) -> Claim:
     if isinstance(entry, dict):
         owner, committed, *credited = _credited(entry)

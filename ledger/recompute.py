@@ -2,8 +2,8 @@
 
 The rules live in a package this one may not import, so a module is given by name; it has a
 ``Replay(versions, withdrawn)`` as ``Rules`` describes. Caps depend on what an account claimed
-before, so a heap, which has all claims of its accounts, is replayed in leaf order by rules that
-have seen no other.
+before, so a heap, which has all claims of its accounts, is replayed account by account, each in
+leaf order.
 """
 
 from collections.abc import Iterable, Mapping, Set
@@ -45,6 +45,9 @@ class Rules(Protocol):
     def undo(self, account: str, opening: bytes) -> None:
         """Take a claim back, its entry having been reversed."""
 
+    def forget(self, account: str) -> None:
+        """Let go of an account of which nothing follows."""
+
 
 def recompute(
     directory: Path,
@@ -61,24 +64,36 @@ def recompute(
     names the versions that never took effect, ``reversals`` maps the leaf of a reversed entry to
     the leaf of its reversal.
     """
-    count = living = 0
-    claims = heaps.take(number)
     try:
         replay = _load(rules, Export(directory), withdrawn)
-        undone: list[tuple[int, Claim]] = []  # reversals to come, the earliest first
-        for claim in claims:
-            while undone and undone[0][0] < claim.leaf:
-                _undo(replay, *heappop(undone))
-            _check(replay, claim)
-            if claim.leaf in reversals:
-                heappush(undone, (reversals[claim.leaf], claim))
-            count += 1
-            living += claim.resident not in erased
-        for leaf, claim in sorted(undone):
-            _undo(replay, leaf, claim)
     except Fault as fault:
-        return count, living, fault
-    return count, living, None
+        return 0, 0, fault
+    count = living = 0
+    faults: list[Fault] = []
+    accounts = heaps.take(number)
+    while accounts:
+        resident, claims = accounts.popitem()
+        count += len(claims)
+        living += len(claims) if resident not in erased else 0
+        try:
+            _replay(replay, claims, reversals)
+        except Fault as fault:
+            faults.append(fault)
+        replay.forget(f"resident:{resident}")
+    return count, living, min(faults, key=lambda fault: fault.leaf or 0, default=None)
+
+
+def _replay(replay: Rules, claims: list[Claim], reversals: Mapping[int, int]) -> None:
+    """Replay an account's claims, and take back those that were reversed."""
+    undone: list[tuple[int, Claim]] = []  # reversals to come, the earliest first
+    for claim in claims:
+        while undone and undone[0][0] < claim.leaf:
+            _undo(replay, *heappop(undone))
+        _check(replay, claim)
+        if claim.leaf in reversals:
+            heappush(undone, (reversals[claim.leaf], claim))
+    for leaf, claim in sorted(undone):
+        _undo(replay, leaf, claim)
 
 
 def _load(rules: str, export: Export, withdrawn: Iterable[tuple[str, int]]) -> Rules:
@@ -93,7 +108,7 @@ def _load(rules: str, export: Export, withdrawn: Iterable[tuple[str, int]]) -> R
 def _check(replay: Rules, claim: Claim) -> None:
     leaf, resident, opening, scenario, version, *amounts = claim
     try:
-        worth = replay.claim(f"resident:{resident}", (scenario, version), opening.encode())
+        worth = replay.claim(f"resident:{resident}", (scenario, version), opening)
     except Exception as error:
         raise Fault(leaf, FILE, f"The rules refuse the claim: {error}") from error
     due = (worth.scenario, worth.reduction_mg, worth.points, worth.withheld)
@@ -105,6 +120,6 @@ def _check(replay: Rules, claim: Claim) -> None:
 
 def _undo(replay: Rules, leaf: int, claim: Claim) -> None:
     try:
-        replay.undo(f"resident:{claim.resident}", claim.opening.encode())
+        replay.undo(f"resident:{claim.resident}", claim.opening)
     except Exception as error:
         raise Fault(leaf, FILE, f"The rules cannot undo the claim: {error}") from error

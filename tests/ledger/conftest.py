@@ -310,6 +310,9 @@ class Replay:
     def undo(self, account: str, opening: bytes) -> None:
         self.claimed.remove((account, opening))
 
+    def forget(self, account: str) -> None:
+        self.claimed = [one for one in self.claimed if one[0] != account]
+
 
 @pytest.fixture
 def rules(monkeypatch: pytest.MonkeyPatch) -> str:
