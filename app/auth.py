@@ -36,8 +36,9 @@ from app.signature import (
 )
 from app.store import admins, merchants, providers
 from app.store.db import one_statement
+from app.store.merchants import Key, Partner, Signed
 from app.vault import Vault
-from app.wiring import wired
+from app.wiring import Wired, wired
 
 MAX_SKEW_S: Final = 300
 
@@ -80,14 +81,7 @@ def verify_request(
     """Run the seven checks; return the key that signed, which `find` finds by its id. Two
     statements, each its own transaction; only one if the signature holds under a key seen before,
     which `spend` then finds again while it takes the nonce. Raises AuthError."""
-    given = parse_signature(header)  # (1) (2)
-    if abs(int(given.timestamp) - int(now.timestamp())) > MAX_SKEW_S:  # (3)
-        raise AuthError(
-            "TIMESTAMP_SKEW", f"the timestamp is more than {MAX_SKEW_S} s from this server's clock"
-        )
-    message = canonical_request(
-        received.method, received.path_query, given.timestamp, given.nonce, received.body
-    )
+    given, message = _read(now, header, received)  # (1) (2) (3)
     kept = _kept.get(given.key_id) if spend is not None else None
     with one_statement(engine) as alone:
         if spend is not None and kept is not None and _is_signed(kept, given, message):
@@ -109,6 +103,27 @@ def verify_request(
     if spend is not None and (given.key_id in _kept or len(_kept) < _KEPT):
         _kept[given.key_id] = key
     return key
+
+
+def _signed(now: datetime, header: str | None, received: Received) -> Signed | None:
+    """That a key has signed a request which was an approved merchant's and in force when last seen,
+    if that is so; nothing is asked of the database. Raises AuthError of the checks (1) to (3)."""
+    given, message = _read(now, header, received)
+    kept = _kept.get(given.key_id)
+    if not isinstance(kept, Key) or kept.partner.state != "approved" or kept.revoked_at:
+        return None
+    return Signed(given.key_id, given.nonce, kept) if _is_signed(kept, given, message) else None
+
+
+def _read(now: datetime, header: str | None, received: Received) -> tuple[SignatureHeader, bytes]:
+    """The signature of a request that is fresh, and the message that it is of."""
+    given = parse_signature(header)
+    if abs(int(given.timestamp) - int(now.timestamp())) > MAX_SKEW_S:
+        raise AuthError(
+            "TIMESTAMP_SKEW", f"the timestamp is more than {MAX_SKEW_S} s from this server's clock"
+        )
+    parts = received.method, received.path_query, given.timestamp, given.nonce, received.body
+    return given, canonical_request(*parts)
 
 
 def _in_force(key: K | None, now: datetime) -> K:
@@ -158,38 +173,65 @@ def signed(view: Callable[P, R]) -> Callable[P, R]:
 
 @dataclass(frozen=True, slots=True)
 class MerchantGuard:
-    """Lets verified merchants in: by any of their keys, or only by one that is no till's own."""
+    """Lets verified merchants in: by any of their keys, or only by one that is no till's own.
+    `early`: before the database was asked, whose answer the view sees to."""
 
     tills: bool
+    early: bool = False
 
     def __call__(self, view: Callable[P, R]) -> Callable[P, R]:
         """Guard a view; `g.merchant` is then the Partner who asks, in the state of this moment. A
-        closed one may only read; what a suspended one may, each flow says."""
+        closed one may only read; what a suspended one may, each flow says.
+
+        Of a guard that lets in early, `g.signed` may be set. The checks (4), (5) and (7) are then
+        still to be done, by what acts on the request or by `settled`.
+        """
 
         @wraps(view)
         def guarded(*args: P.args, **kwargs: P.kwargs) -> R:
-            here = wired()
-            header = request.headers.get("Authorization")
-            key = verify_request(here.engine, here.clock(), header, received(), *_MERCHANTS)
-            asks = key.partner
-            if key.sandbox and not here.config.sandbox:
-                raise AuthError("KEY_REVOKED", "a sandbox merchant's key is everybody's; not here")
-            g.merchant, g.caller = asks, f"merchant {asks.id}"
-            limits.spend(limits.MERCHANT, asks.code)
-            if asks.state == "closed" and request.method != "GET":
-                raise AuthError("MERCHANT_CLOSED", f"{asks.code} is closed and may only read")
-            if asks.till is not None and not self.tills:
-                raise AuthError(
-                    "TILL_NOT_YOURS", "this key is a till's own; sign with a key of the merchant"
-                )
+            g.signed, here = None, wired()
+            if self.early:
+                header = request.headers.get("Authorization")
+                g.signed = _signed(here.clock(), header, received())
+            key = g.signed.key if g.signed else _verified(here)
+            limits.spend(limits.MERCHANT, key.partner.code)
+            self._admit(key)
             return view(*args, **kwargs)
 
         return guarded
+
+    def _admit(self, key: Key) -> None:
+        asks = key.partner
+        if key.sandbox and not wired().config.sandbox:
+            raise AuthError("KEY_REVOKED", "a sandbox merchant's key is everybody's; not here")
+        g.merchant, g.caller = asks, f"merchant {asks.id}"
+        if asks.state == "closed" and request.method != "GET":
+            raise AuthError("MERCHANT_CLOSED", f"{asks.code} is closed and may only read")
+        if asks.till is not None and not self.tills:
+            raise AuthError(
+                "TILL_NOT_YOURS", "this key is a till's own; sign with a key of the merchant"
+            )
+
+    def settled(self) -> Partner:
+        """Who asks, after all checks; those that were left to the view are done now."""
+        if g.signed is not None:
+            self._admit(_verified(wired()))
+            g.signed = None
+        asks: Partner = g.merchant
+        return asks
+
+
+def _verified(here: Wired) -> Key:
+    header = request.headers.get("Authorization")
+    return verify_request(here.engine, here.clock(), header, received(), *_MERCHANTS)
 
 
 merchant = MerchantGuard(tills=True)
 """The guard for what tills do: charge, refund, use; `g.merchant.till` binds what a till's key may
 name."""
+
+paying = MerchantGuard(tills=True, early=True)
+"""The same for charges, of which most are plain: one statement looks up all that they need."""
 
 head_office = MerchantGuard(tills=False)
 """The guard for what a merchant decides: stores, keys, staff, rewards, bills."""

@@ -13,10 +13,11 @@ import marshmallow as ma
 from flask import Response, g
 
 from app.api.wire import Blueprint, Pattern, answer, instant, line, stamp
-from app.auth import merchant
+from app.auth import merchant, paying
 from app.errors import PROBLEMS, Problem
 from app.flows.charge import charge as charging
 from app.flows.charge import refund as refunding
+from app.flows.charge.at_once import at_once
 from app.flows.charge.query import Returned, query, query_refund
 from app.flows.charge.reverse import reverse
 from app.store.charges import Face, Refund
@@ -151,12 +152,12 @@ class RefundSchema(_ReturnedSchema):
     created_date = ma.fields.String(required=True)
 
 
-@blp.serve("POST", "/charges", gives=TillChargeSchema, guard=merchant, body=ChargeArgs)
+@blp.serve("POST", "/charges", gives=TillChargeSchema, guard=paying, body=ChargeArgs)
 @blp.alt_response(202, schema=TillChargeSchema, description="It waits for the resident")
 def post_charge(args: dict[str, Any]) -> Response:
     """付款码收款 · Take points for what a resident buys. 200: paid. 202: pending, the resident is
     asked; query until it is decided. A refusal is kept under your number like a success."""
-    here = wired()
+    here, now = wired(), wired().clock()
     asked = charging.Asked(
         g.merchant,
         args["out_request_no"],
@@ -165,7 +166,10 @@ def post_charge(args: dict[str, Any]) -> Response:
         args["till"],
         args.get("staff"),
     )
-    face = charging.charge(here.engine, here.vault, asked, here.clock())
+    face = at_once(here.engine, here.vault, asked, now, g.signed) if g.signed else None
+    if face is None:
+        asked = asked._replace(partner=paying.settled())
+        face = charging.charge(here.engine, here.vault, asked, now)
     if face.charge.state == "failed":
         raise Problem(face.charge.code, face.charge.detail)
     return answer(_charge(face), 202 if face.charge.state == "pending" else 200)

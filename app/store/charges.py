@@ -15,6 +15,7 @@ from sqlalchemy import Connection
 
 from app.store import entries, fraud, people
 from app.store.db import bytea_array, fetch, int_array
+from app.store.merchants import Key, Partner, Signed
 from app.store.pay_codes import PayCode
 from ledger.entries import Entry
 
@@ -74,10 +75,12 @@ class Scan(NamedTuple):
 
 
 class Look(NamedTuple):
-    """The same and more, with nobody locked: what the rules against fraud count of the one who
-    shows the code, and their points of each bucket; for `pay` to hold against what is so then."""
+    """The same and more, with nobody locked: the key that signed as it is now (None if it is not
+    the merchant's), what the rules against fraud count of the one who shows the code, and their
+    points of each bucket; for `pay` to hold against what is so then."""
 
     scan: Scan
+    key: Key | None
     seen: fraud.Seen
     wallet: dict[int, int]
 
@@ -128,9 +131,13 @@ WHERE m.id = %(merchant)s"""
 # The lock is taken within: what is read of the code may be older than it. `begin` looks again.
 _SCAN = _READ.format(more="", lock="FOR NO KEY UPDATE OF r", joined="")
 _LOOK = _READ.format(
-    more=", w.buckets, w.amounts, f.*",
+    more=(
+        ", k.key_id, encode(m.id, 'hex'), m.code, m.state, k.till, k.algorithm, k.public_key,"
+        " k.revoked_at, m.sandbox, w.buckets, w.amounts, f.*"
+    ),
     lock="",
     joined=f"""
+LEFT JOIN merchant_keys k ON k.key_id = %(key_id)s AND k.merchant = m.id
 CROSS JOIN LATERAL ({people.points_by_bucket("p.resident")}) w
 CROSS JOIN LATERAL ({fraud.counting("p.resident", "p.device")}) f""",
 )
@@ -142,6 +149,7 @@ _COLUMNS = (
 _NAMES = ", ".join(Charge._fields)
 _WIDTH = len(Charge._fields)
 _SCANNED = len(Scan._fields) - 1 + len(PayCode._fields)
+_KEYED = _SCANNED + len(Partner._fields) + len(Key._fields)
 _VALUES = ", ".join(["%s"] * _WIDTH)
 _INSERT = f"""
 INSERT INTO charges ({_NAMES}) VALUES ({_VALUES})
@@ -152,7 +160,7 @@ used AS (UPDATE pay_codes SET used_at = %s
          WHERE code = %s AND used_at IS NULL AND EXISTS (SELECT FROM made) RETURNING true)
 SELECT EXISTS (SELECT FROM made), EXISTS (SELECT FROM used)"""  # noqa: S608
 _PAY = f"""
-SELECT pay_charge(ROW({_VALUES})::charges, %s, %s::integer[], %s::bigint[], %s::integer,
+SELECT pay_charge(ROW({_VALUES})::charges, %s, %s, %s, %s::integer[], %s::bigint[], %s::integer,
   {entries.ARGUMENTS})"""
 _FACE = f"""
 SELECT {_COLUMNS}, m.name, s.code, t.code
@@ -195,29 +203,41 @@ def look(
     number: str,
     till: str,
     code: bytes,
+    key_id: str | None,
     day: datetime,
     hour: datetime,
 ) -> Look:
     """Look up all that a plain charge needs in one go, and lock nothing; the rules against fraud
     count since `day` and since `hour`."""
-    named = {"number": number, "till": till, "code": code}
+    named = {"number": number, "till": till, "code": code, "key_id": key_id}
     (row,) = fetch(tx, _LOOK, fraud.given(merchant, day, hour) | named)
-    buckets, amounts, *seen = row[_SCANNED:]
+    found, *signs = row[_SCANNED:_KEYED]
+    buckets, amounts, *seen = row[_KEYED:]
     wallet = dict(zip(buckets or (), amounts or (), strict=True))
-    return Look(_scan(row[:_SCANNED]), fraud.Seen(*seen), wallet)
+    key = None if found is None else Key(Partner(*signs[:4]), *signs[4:])
+    return Look(_scan(row[:_SCANNED]), key, fraud.Seen(*seen), wallet)
 
 
 def pay(
-    tx: Connection, one: Charge, code: bytes, wallet: Mapping[int, int], entry: Entry, day: int
+    tx: Connection,
+    one: Charge,
+    code: bytes,
+    signed: Signed | None,
+    wallet: Mapping[int, int],
+    entry: Entry,
+    day: int,
 ) -> None:
-    """Do a plain charge in one go: take its number, use up its code, append its entry and put it
-    on the bill of `day` (or the first day not cut yet).
+    """Do a plain charge in one go: take its number and the nonce of the request, if that is still
+    to be taken, use up its code, append its entry and put it on the bill of `day` (or the first day
+    not cut yet).
 
-    Raises DBAPIError serialization_failure if the number or the code was taken meanwhile, or the
-    wallet is not as it was looked up, and else as `entries.append` does.
+    Raises DBAPIError serialization_failure if the code was taken meanwhile or the wallet is not as
+    it was looked up, unique_violation if the number or the nonce was, and else as `entries.append`
+    does.
     """
+    taken = (signed.key_id, signed.nonce) if signed else (None, None)
     had = int_array(wallet), int_array(wallet.values())
-    entries.call(tx, _PAY, [*_row(one), code, *had, day, *entries.arguments([entry])])
+    entries.call(tx, _PAY, [*_row(one), code, *taken, *had, day, *entries.arguments([entry])])
 
 
 def _scan(row: Sequence[Any]) -> Scan:

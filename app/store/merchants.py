@@ -57,6 +57,15 @@ class Key(NamedTuple):
     sandbox: bool = False
 
 
+class Signed(NamedTuple):
+    """A request that a key has signed which was in force when last seen. Whether it still is, and
+    whether the nonce is new, is to be asked by who acts on it."""
+
+    key_id: str
+    nonce: str
+    key: Key
+
+
 class KeyFace(NamedTuple):
     """A key as its merchant sees it; `till` is a till's code, or None."""
 

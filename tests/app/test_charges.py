@@ -20,7 +20,8 @@ from app.flows.partner.decide import decide
 from app.flows.pay_code import new_code
 from app.flows.tokens import issue_access_token
 from app.flows.work import Worker
-from app.store import budgets, entries, settings
+from app.store import budgets, entries, merchants, settings
+from app.store.driver import Lean
 from ledger.accounts import AccountKind
 from ledger.entries import instant
 from ledger.transfers import adjust
@@ -764,3 +765,53 @@ def test_a_confirmation_and_a_reversal_at_once_agree(at_once, pending, mine, poi
     assert shop.get("charges/sale-one").json["state"] in ("reversed", "failed")
     assert points() == (2000, 0)
     assert shop.left() == 100_000
+
+
+def test_what_a_key_seen_before_signs_is_two_statements_and_every_check(
+    pay, shop, show, points, city, monkeypatch
+):
+    assert pay(10).status_code == 200
+    sent, rows = [], Lean.rows
+
+    def note(driver, statement, given):
+        sent.append(driver.autocommit)
+        return rows(driver, statement, given)
+
+    def charge(number, nonce):
+        body = {"out_request_no": number, "code": code, "points": "10", "till": "t1"}
+        return shop.send("POST", "charges", body, nonce=nonce)
+
+    code = show()
+    monkeypatch.setattr(Lean, "rows", note)
+    assert charge("sale-once", "a-nonce-that-is-one").status_code == 200
+    assert sent == [True, True]
+    code = show()
+    for number in ("sale-once", "sale-other"):
+        again = charge(number, "a-nonce-that-is-one")
+        assert code_of(again) == (401, "NONCE_REPLAYED")
+    assert points() == (980, 0)
+    with city.engine.begin() as tx:
+        assert merchants.revoke_key(tx, shop.id, shop.key_id, city.clock())
+    revoked = charge("sale-other", "a-nonce-that-is-new")
+    assert code_of(revoked) == (401, "KEY_REVOKED")
+    assert points() == (980, 0)
+
+
+@pytest.mark.parametrize(
+    ("change", "refusal"),
+    [
+        ("UPDATE merchants SET state = 'suspended'", (403, "MERCHANT_SUSPENDED")),
+        ("UPDATE merchants SET state = 'closed'", (403, "MERCHANT_CLOSED")),
+        ("UPDATE merchants SET sandbox = true", (200, None)),
+    ],
+)
+def test_what_became_of_a_merchant_whose_key_was_seen_counts_at_once(
+    pay, shop, city, change, refusal
+):
+    assert pay(10).status_code == 200
+    with city.engine.begin() as tx:
+        tx.execute(text(change))
+    assert code_of(pay(10)) == refusal
+    with city.engine.begin() as tx:
+        tx.execute(text("UPDATE merchants SET state = 'approved', sandbox = false"))
+    assert pay(10).status_code == 200

@@ -2,8 +2,8 @@
 
 Nothing is locked while Python thinks, so no till waits for another server's turn: `pay` locks,
 holds what was looked up against what is so then, writes all, and commits. Whatever is not plain (a
-number or a code used before, a refusal, a rule against fraud, a resident to be asked, somebody who
-came first) is left undone here, for the long way to tell.
+number, a nonce or a code used before, a key no longer in force, a refusal, a rule against fraud, a
+resident to be asked, somebody who came first) is left undone here, for the long way to tell.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from app.flows.setting import SETTINGS
 from app.store import charges
 from app.store.charges import Face, Look
 from app.store.db import lost_a_race, one_statement
+from app.store.merchants import Signed
 from app.vault import Vault
 from ledger import transfers
 from ledger.buckets import day_number
@@ -28,13 +29,21 @@ from ledger.entries import instant
 from ledger.errors import Insufficient
 
 
-def at_once(engine: Engine, vault: Vault, asked: Asked, now: datetime) -> Face | None:
-    """Charge, if that is plain; None if it is not, and nothing was done."""
+def at_once(
+    engine: Engine, vault: Vault, asked: Asked, now: datetime, signed: Signed | None = None
+) -> Face | None:
+    """Charge, if that is plain; None if it is not, and nothing was done. If the request was only
+    `signed`, that its key is in force is looked up with the rest, and its nonce taken."""
     code, merchant = pay_code.digest_of(vault, asked.code), asked.partner.id
+    key_id = signed.key_id if signed else None
     today = day_number(now.astimezone(CITY_ZONE).date())
     try:
         with one_statement(engine) as alone:
-            found = charges.look(alone, merchant, asked.number, asked.till, code, *since(now))
+            found = charges.look(
+                alone, merchant, asked.number, asked.till, code, key_id, *since(now)
+            )
+            if signed is not None and found.key != signed.key:
+                return None
             if not _is_plain(asked, found, today, now):
                 return None
             one = new(asked, found.scan, digest_of(vault, asked), now)
@@ -48,7 +57,7 @@ def at_once(engine: Engine, vault: Vault, asked: Asked, now: datetime) -> Face |
                 merchant=merchant,
             )
             one = one._replace(entry=entry.id)
-            charges.pay(alone, one, code, found.wallet, entry, today)
+            charges.pay(alone, one, code, signed, found.wallet, entry, today)
     except Insufficient:
         return None
     except DBAPIError as error:
