@@ -2,8 +2,8 @@
 
 psycopg waits for the server from within Python, in turns, so that Ctrl-C reaches it; and it forgets
 its prepared statements with each ROLLBACK, by which every read ends, for the case that one took
-back a table's making. A web process does neither: what it asks is prepared once a connection, and
-the thread that asks waits in libpq, where it holds nobody up.
+back a table's making. A web process does neither: what it asks is prepared for good, and the
+thread that asks waits in libpq, where it holds nobody up.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
+from itertools import count
 from typing import Any, Final
 
 import psycopg
@@ -24,6 +25,16 @@ _COMMAND_OK, _TUPLES_OK = ExecStatus.COMMAND_OK, ExecStatus.TUPLES_OK
 _IDLE = TransactionStatus.IDLE
 _BINARY = Format.BINARY
 _AUTO: Final = [PyFormat.AUTO]
+_AGAIN: Final = 16
+
+
+class _Ready:
+    """A prepared statement: its name, and how often it is used until it is prepared anew."""
+
+    __slots__ = ("left", "name", "times")
+
+    def __init__(self, name: bytes, times: int) -> None:
+        self.name, self.left, self.times = name, times, times
 
 
 class Lean(psycopg.Connection[Any]):
@@ -31,12 +42,13 @@ class Lean(psycopg.Connection[Any]):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._ready: dict[tuple[str, tuple[int, ...]], bytes] = {}  # names, by statement and types
+        self._ready: dict[tuple[str, tuple[int, ...]], _Ready] = {}  # by statement and types
+        self._names = count()
         self._adapt = Transformer(self)
 
     def rows(self, statement: str, given: Sequence[Any] | Mapping[str, Any]) -> list[Any]:
-        """The rows of a statement in the driver's own SQL (%s or %(name)s); it is prepared at once
-        and stays so. Raises psycopg.Error."""
+        """The rows of a statement in the driver's own SQL (%s or %(name)s); it is prepared at once.
+        Raises psycopg.Error."""
         if not self.autocommit and self.pgconn.transaction_status == _IDLE:
             return self._first(statement, given)
         query, names = _numbered(statement)
@@ -44,16 +56,32 @@ class Lean(psycopg.Connection[Any]):
         values = [given[name] for name in names] if isinstance(given, Mapping) else given
         dumped: Any = adapt.dump_sequence(values, _AUTO * len(values))
         key = statement, adapt.types or ()
-        if (name := self._ready.get(key)) is None:
-            name = b"ready%d" % len(self._ready)
-            self._done(self.pgconn.prepare(name, query, key[1]))
-            self._ready[key] = name
-        result = self.pgconn.exec_prepared(name, dumped, adapt.formats, _BINARY)
+        ready = self._ready.get(key)
+        if ready is None or not ready.left:
+            ready = self._prepare(ready, key, query)
+        ready.left -= 1
+        result = self.pgconn.exec_prepared(ready.name, dumped, adapt.formats, _BINARY)
         if result.status != _TUPLES_OK:
             self._done(result)
             return []
         adapt.set_pgresult(result)
         return adapt.load_rows(0, result.ntuples, tuple)
+
+    def _prepare(
+        self, ready: _Ready | None, key: tuple[str, tuple[int, ...]], query: bytes
+    ) -> _Ready:
+        """Make a statement ready. After 16, 256, 4,096, … uses it is made so anew: the server keeps
+        a plan until it hears of a table's growth, and until then goes through all of a table that
+        was empty when it planned."""
+        times = _AGAIN
+        if ready is not None:
+            times *= ready.times
+            del self._ready[key]
+            self._done(self.pgconn.exec_(b"DEALLOCATE " + ready.name))
+        name = b"ready%d" % next(self._names)
+        self._done(self.pgconn.prepare(name, query, key[1]))
+        self._ready[key] = made = _Ready(name, times)
+        return made
 
     def _first(self, statement: str, given: Sequence[Any] | Mapping[str, Any]) -> list[Any]:
         """The same as the first of a transaction, which psycopg begins as it is set to."""

@@ -94,3 +94,28 @@ def test_a_server_that_goes_away_is_an_operational_error_and_its_connection_is_n
     for _ in range(4):
         with one_statement(city.engine) as alone:
             assert fetch(alone, "SELECT pg_backend_pid() = %s::int", (mine,)) == [(False,)]
+
+
+def test_a_plan_made_while_a_table_was_empty_does_not_outlive_its_growth(city):
+    query, wanted = "SELECT n FROM grown WHERE n = %s", (2**40,)
+
+    def scans():
+        ((said,),) = fetch(
+            tx, "SELECT seq_scan FROM pg_stat_xact_all_tables WHERE relname = %s", ("grown",)
+        )
+        return said
+
+    with city.engine.connect() as tx:
+        tx.execute(text("CREATE TEMP TABLE grown (n bigint PRIMARY KEY) ON COMMIT DROP"))
+        tx.execute(text("ANALYZE grown"))
+        for _ in range(10):
+            fetch(tx, query, wanted)
+        before = scans()
+        tx.execute(text("INSERT INTO grown SELECT 1099511627776 + generate_series(0, 5000)"))
+        fetch(tx, query, wanted)
+        assert scans() > before, "nothing told the server to plan anew"
+        for _ in range(10):
+            fetch(tx, query, wanted)
+        before = scans()
+        assert [fetch(tx, query, wanted) for _ in range(200)] == [[wanted]] * 200
+        assert scans() == before
