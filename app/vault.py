@@ -90,6 +90,15 @@ class Vault:
         """The resident's own key. Raises VaultError."""
         return _unsealed(_lasting(self.vault), wrapped, resident.encode())
 
+    def close_opening(
+        self, resident: str, wrapped: bytes, entry_id: str, nonce: bytes, salted: bytes
+    ) -> bytes:
+        """What `seal_opening` makes of 12 fresh random bytes and a salt with the opening behind it.
+        The resident's key is ready for this entry alone: most have one in a batch, and to keep
+        thousands of keys ready costs more than a second one saves."""
+        cipher = AESGCM(self.subject_key(resident, wrapped))
+        return nonce + cipher.encrypt(nonce, salted, entry_id.encode())
+
     def seal_for(self, purpose: str, plain: bytes) -> bytes:
         """Bytes to store that open for the same purpose only. A purpose is a phrase, with a space
         in it, and so is never a resident's token."""
@@ -121,17 +130,6 @@ def _unsealed(cipher: AESGCM, sealed: bytes, context: bytes) -> bytes:
 def seal_opening(key: bytes, entry_id: str, salt: bytes, opening: bytes) -> bytes:
     """Salt and opening of one entry, under its resident's key and tied to the entry."""
     return seal(key, salt + opening, entry_id.encode())
-
-
-def closer(key: bytes) -> Callable[[str, bytes, bytes], bytes]:
-    """What `seal_opening` makes, for many entries of one person: their key is made ready once. It
-    takes the entry's id, 12 fresh random bytes, and the salt with the opening behind it."""
-    cipher = AESGCM(key)
-
-    def closed(entry_id: str, nonce: bytes, salted: bytes) -> bytes:
-        return nonce + cipher.encrypt(nonce, salted, entry_id.encode())
-
-    return closed
 
 
 def open_opening(key: bytes, entry_id: str, sealed: bytes) -> tuple[bytes, bytes]:

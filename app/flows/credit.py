@@ -20,8 +20,9 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
+from hashlib import sha256
 from typing import Any
 
 import orjson
@@ -32,11 +33,10 @@ from app.flows.document import Document, outcome, rejection
 from app.flows.item import NOBODY, Credited, Item, refuse
 from app.flows.limit import limit
 from app.store import acts, batches, budgets, entries, people
-from app.vault import NONCE_BYTES, SALT_BYTES, Vault, VaultError, closer, open_opening, seal, unseal
+from app.vault import NONCE_BYTES, SALT_BYTES, Vault, VaultError, open_opening, seal, unseal
 from ledger import plain
 from ledger.accounts import Asset
 from ledger.buckets import expiry_bucket
-from ledger.encoding import commit
 from ledger.entries import Entry, instant
 from ledger.transfers import Rule, issue
 from scenarios import (
@@ -122,7 +122,7 @@ def _resolve(
     members = people.resolve_and_lock(tx, list(subjects), scenarios) if subjects else {}
     for position, document, error in refused:
         if owner := members.get(document.subject):
-            told = bytes.fromhex(owner.resident), position, document.id, error.code, error.detail
+            told = owner.account, position, document.id, error.code, error.detail
             result.rejected.append(told)
     known, unbound = [], []
     for item in items:
@@ -225,18 +225,14 @@ def _fund(tx: Connection, items: list[Item]) -> dict[str, str]:
 
 def _seal_openings(vault: Vault, items: list[Item]) -> None:
     """Stage 5. What a person did, salted, under the person's own key; the ledger only commits."""
-    closers: dict[str, Callable[[str, bytes, bytes], bytes]] = {}
     size = SALT_BYTES + NONCE_BYTES
     drawn = os.urandom(size * len(items))
     for place, item in zip(range(0, len(drawn), size), items, strict=True):
-        resident = item.who.resident
-        close = closers.get(resident)
-        if close is None:
-            close = closers[resident] = closer(vault.subject_key(resident, item.who.wrapped_key))
-        salt = drawn[place : place + SALT_BYTES]
-        item.commitment = commit(salt, item.opening)
+        salted = drawn[place : place + SALT_BYTES] + item.opening
         nonce = drawn[place + SALT_BYTES : place + size]
-        item.sealed = close(item.entry_id, nonce, salt + item.opening)
+        resident, _, wrapped, _, _ = item.who
+        item.commitment = sha256(salted).digest()  # as ledger.encoding.commit does, but in bytes
+        item.sealed = vault.close_opening(resident, wrapped, item.entry_id, nonce, salted)
 
 
 def _append(
@@ -251,20 +247,23 @@ def _append(
     people.end_spending(tx, residents)
     owed = people.debts(tx, list(residents))
     at, today = instant(now), now.astimezone(CITY_ZONE).date()
-    shared: dict[tuple[int, int], plain.Terms] = {}
+    forms: dict[tuple[int, int], tuple[plain.Terms, plain.Form]] = {}
+    made = []
     for item in items:
-        version, vintage = item.version, item.activity.year
-        if (id(version), vintage) not in shared:
+        version, vintage = item.version, item.activity.day // 10_000
+        shared = forms.get((id(version), vintage))
+        if shared is None:
             bucket = expiry_bucket(today, version.rate.validity_months)
             budget = payers[version.scenario]
             rule = version.scenario, version.number, version.digest
-            shared[id(version), vintage] = plain.Terms(*rule, vintage, budget, bucket)
-    made = [_issue(item, at, shared[id(item.version), item.activity.year], owed) for item in items]
+            terms = plain.Terms(*rule, vintage, budget, bucket)
+            shared = forms[id(version), vintage] = terms, plain.Form(terms, at)
+        made.append(_issue(item, at, *shared, owed))
     arrivals = entries.append(tx, made)
     people.put_openings(
         tx,
         (
-            (arrival, bytes.fromhex(item.who.resident), item.sealed)
+            (arrival, item.who.account, item.sealed)
             for arrival, item in zip(arrivals, items, strict=True)
         ),
     )
@@ -308,35 +307,35 @@ def _report_shadows(tx: Connection, provider: str, items: list[Item], now: datet
 
 
 def _issue(
-    item: Item, at: str, terms: plain.Terms, owed: dict[str, dict[Asset, int]]
+    item: Item,
+    at: str,
+    terms: plain.Terms,
+    form: plain.Form,
+    owed: dict[str, dict[Asset, int]],
 ) -> Entry | plain.Issue:
-    granted, resident = item.granted, item.who.resident
-    points, awaiting = (0, granted.points) if item.waits else (granted.points, 0)
+    points, withheld, *_ = item.granted
+    resident, account, *_ = item.who
+    awaiting = 0
+    if item.waits:
+        points, awaiting = 0, points
     if resident not in owed:
-        return plain.write(
-            terms,
-            id=item.entry_id,
-            at=at,
-            resident=resident,
-            commitment=item.commitment,
-            reduction_mg=item.reduction.mg,
-            points=points,
-            awaiting=awaiting,
-            withheld=granted.withheld,
+        key = bytes.fromhex(item.entry_id)
+        return form.issue(
+            key, account, item.commitment, item.reduction.mg, points, awaiting, withheld
         )
     entry = issue(
         id=item.entry_id,
         at=at,
         resident=resident,
         rule=Rule(terms.scenario, terms.version, terms.digest),
-        commitment=item.commitment,
+        commitment=item.commitment.hex(),
         reduction_mg=item.reduction.mg,
         vintage=terms.vintage,
         points=points,
         bucket=terms.bucket,
         budget=terms.budget,
         awaiting=awaiting,
-        withheld=granted.withheld,
+        withheld=withheld,
         debt=owed[resident],
     )
     people.repay(owed, entry)

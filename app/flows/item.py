@@ -11,7 +11,7 @@ from app.flows.fingerprint import Fingerprint
 from app.store import people
 from scenarios import Activity, Claimed, Key, Reduction, Version
 
-NOBODY: Final = people.Member("", b"", frozenset(), False)
+NOBODY: Final = people.Member("", b"", b"", frozenset(), False)
 _NOTHING: Final = Claimed(0, 0, None, (), {})
 
 
@@ -30,7 +30,7 @@ class Item:
     counters: tuple[Key, ...] = ()
     granted: Claimed = _NOTHING
     act: Fingerprint | None = None
-    commitment: str = ""
+    commitment: bytes = b""
     sealed: bytes = b""
     waits: bool = False
 
@@ -50,5 +50,4 @@ def refuse(result: Credited, item: Item, code: str, detail: str) -> None:
     identifier = item.document.id
     result.outcomes[item.position] = rejection(identifier, code, detail)
     if item.who is not NOBODY:
-        resident = bytes.fromhex(item.who.resident)
-        result.rejected.append((resident, item.position, identifier, code, detail))
+        result.rejected.append((item.who.account, item.position, identifier, code, detail))

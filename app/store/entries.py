@@ -23,7 +23,7 @@ from ledger.accounts import AccountKind, Asset
 from ledger.entries import Entry, Kind, Row
 from ledger.errors import Exhausted, Insufficient
 from ledger.merkle import leaf_hash
-from ledger.plain import Issue, Plain
+from ledger.plain import Issue
 
 _MERCHANT = AccountKind.MERCHANT.code
 _RESIDENT, _BUDGET = AccountKind.RESIDENT.code, AccountKind.BUDGET.code
@@ -76,35 +76,35 @@ def append(tx: Connection, entries: Sequence[Entry | Issue]) -> list[int]:
     return _append_many(tx, entries)
 
 
-def _changes(lines: Iterable[Sequence[Row]], issues: Iterable[Plain] = ()) -> list[_Change]:
+def _changes(lines: Iterable[Sequence[Row]], issues: Iterable[Issue] = ()) -> list[_Change]:
     """What becomes of the guarded balances, sorted: (account, kind, asset, bucket, amount)."""
-    sums: dict[tuple[int, int, int], dict[str, int]] = {}  # by place, then by account
+    sums: dict[tuple[int, int, int], dict[bytes, int]] = {}  # by place, then by account
     for rows in lines:
         for amount, key, bucket, kind, asset in rows:
             if kind < 10:
-                _add(sums.setdefault((kind, asset, bucket), {}), key.hex(), amount)
+                _add(sums.setdefault((kind, asset, bucket), {}), key, amount)
     for terms, some in groupby(issues, key=_terms):  # what their rows say, without making them
         carbon = sums.setdefault((_RESIDENT, _CO2E, terms.vintage), {})
         wallet = sums.setdefault((_RESIDENT, _POINT, terms.bucket), {})
         paid = 0
-        for _, resident, _, mg, points in some:
+        for _, resident, _, mg, points, _ in some:
             carbon[resident] = carbon.get(resident, 0) + mg
             if points:
                 wallet[resident] = wallet.get(resident, 0) + points
                 paid += points
         if paid:
-            _add(sums.setdefault(_FUNDS, {}), terms.budget, -paid)
+            _add(sums.setdefault(_FUNDS, {}), bytes.fromhex(terms.budget), -paid)
     # Accounts are many and their places few: sorted so, in a third of the time.
     places = sorted(sums.items())
     return [
-        (bytes.fromhex(account), *place, total)
+        (account, *place, total)
         for account in sorted(set().union(*sums.values()))
         for place, own in places
         if (total := own.get(account))
     ]
 
 
-def _add(sums: dict[str, int], account: str, amount: int) -> None:
+def _add(sums: dict[bytes, int], account: bytes, amount: int) -> None:
     sums[account] = sums.get(account, 0) + amount
 
 
@@ -148,7 +148,7 @@ def _append_many(tx: Connection, entries: Sequence[Entry | Issue]) -> list[int]:
     """By sets and by COPY, which cost more to begin and less for each row."""
     changes = _changes(
         (entry.rows() for entry in entries if type(entry) is not Issue),
-        (entry.plain for entry in entries if type(entry) is Issue),
+        (entry for entry in entries if type(entry) is Issue),
     )
     for merchants in (False, True):
         debits = [

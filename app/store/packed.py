@@ -16,13 +16,14 @@ from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 
 from ledger.entries import Entry
-from ledger.plain import Issue, Plain, Terms
+from ledger.plain import Issue, Terms
 from scenarios import Key, Usage
 
 # A row: how many fields (h), then each one's length (i) and its bytes, in network order.
 _BEGIN: Final = b"PGCOPY\n\xff\r\n\0" + bytes(8)
 _END: Final = b"\xff\xff"
 _ENTRY = Struct(">h iq i16s i").pack  # arrival, id; the kind and the payload follow
+_ISSUE = Struct(">h iq i16s i5s i").pack  # arrival, id, kind; the payload follows
 _LENGTH = Struct(">i").pack
 _OUTBOX = Struct(">h iq i32s").pack  # arrival, leaf hash
 _LEAF = Struct(">h iq iq").pack  # leaf, arrival
@@ -51,6 +52,8 @@ def copy_packed(
 
 def entry(arrival: int, one: Entry | Issue, payload: bytes) -> bytes:
     """Of `entries`: arrival, id, kind, payload."""
+    if type(one) is Issue:
+        return _ISSUE(4, 8, arrival, 16, one.key, 5, b"issue", len(payload)) + payload
     kind = one.kind.encode()
     return b"".join(
         (
@@ -98,8 +101,8 @@ def postings(arrival: int, one: Entry | Issue) -> bytes:
                 for amount, key, bucket, kind, asset in one.rows()
             ]
         )
-    _, resident, terms, mg, points = one.plain
-    wallet, (source, carbon, budget, credit) = bytes.fromhex(resident), _shared(terms)
+    _, wallet, terms, mg, points, _ = one
+    source, carbon, budget, credit = _shared(terms)
     # fmt: off
     if not points:
         return _CARBON(
@@ -116,7 +119,7 @@ def postings(arrival: int, one: Entry | Issue) -> bytes:
 def _shared(terms: Terms) -> tuple[bytes, bytes, bytes, bytes]:
     """What follows the amounts in the rows of plain issues of these terms, up to the next row's
     values: of the source and the budget with the account, of the wallet's two without it."""
-    rows = Issue(Plain("", "", terms, 1, 1), b"").rows()
+    rows = Issue(b"", b"", terms, 1, 1, b"").rows()
     source, carbon, budget, credit = (
         _PLACE(4, bucket, 2, kind, 2, asset) for _, _, bucket, kind, asset in rows
     )

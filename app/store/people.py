@@ -16,10 +16,12 @@ from ledger.entries import Entry
 
 
 class Member(NamedTuple):
-    """A resident as intake needs one: account token, wrapped key, the scenarios that this source
-    may report (of those asked about), and whether the resident has restricted all processing."""
+    """A resident as intake needs one: account token and its bytes, wrapped key, the scenarios that
+    this source may report (of those asked about), and whether the resident has restricted all
+    processing."""
 
     resident: str
+    account: bytes
     wrapped_key: bytes
     consented: frozenset[str]
     restricted: bool
@@ -105,7 +107,8 @@ def resolve_and_lock(
     consented = {row[0]: frozenset(row[1]) for row in tx.execute(_CONSENTED, sets)} if rows else {}
     none: frozenset[str] = frozenset()
     return {
-        row[0]: Member(row[1].hex(), row[2], consented.get(row[3], none), row[4]) for row in rows
+        row[0]: Member(row[1].hex(), row[1], row[2], consented.get(row[3], none), row[4])
+        for row in rows
     }
 
 
