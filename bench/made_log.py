@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import scenarios
 from app.cli.sample_city import SampleCity
-from ledger import plain, transfers
+from ledger import plain, runs, transfers
 from ledger.book import Book
 from ledger.buckets import expiry_bucket
 from ledger.checkpoint import Checkpoint
@@ -173,7 +173,7 @@ def _entries(acts: Iterator[_Act], versions: list[Version]) -> Iterator[tuple[by
             points=act.points,
             withheld=act.withheld,
         )
-        if not book.credit(act.resident, act.terms, act.reduction_mg, act.points):
+        if not runs.credit(book, act.resident, act.terms, act.reduction_mg, act.points):
             raise RuntimeError("a made-up act is not credited")
         yield made.payload(), act
         pick, wallet = draw.random(), book.wallet(act.resident)

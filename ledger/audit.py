@@ -195,7 +195,7 @@ def _replay(
 ) -> None:
     size = replay.head.size
     try:
-        for checked in _ranges(export, replay.first, workers, size, heaps):
+        for checked in _ranges(export, replay.begin, workers, size, heaps):
             replay.take(checked)
             progress("entries", replay.book.size, size)
     except Fault:
@@ -205,11 +205,11 @@ def _replay(
 
 
 def _ranges(
-    export: Export, first: int, workers: _Workers, size: int, heaps: Heaps | None
+    export: Export, begin: int, workers: _Workers, size: int, heaps: Heaps | None
 ) -> Iterator[bytes]:
     bundles = -(-size // WIDTH)
-    ranges = ((n, min(n + RANGE, bundles)) for n in range(first, bundles, RANGE))
-    parts = ((export.directory, size, *some, heaps) for some in ranges)
+    ranges = ((n, min(n + RANGE, bundles)) for n in range(begin // WIDTH, bundles, RANGE))
+    parts = ((export.directory, size, begin, *some, heaps) for some in ranges)
     return workers.each(check_range, parts)
 
 

@@ -12,22 +12,15 @@ from ledger.accounts import Account, AccountKind, Asset
 from ledger.buckets import day_of
 from ledger.entries import Entry, Kind, Posting
 from ledger.errors import Exhausted, Insufficient, Refused
-from ledger.plain import Terms
+from ledger.spends import Lines
 from ledger.transfers import Rule, granted, redeemed
 
-_BUDGET, _DEBT, _HELD = AccountKind.BUDGET, AccountKind.DEBT, AccountKind.HELD
-_MERCHANT, _REDUCTION, _WALLET = (
-    AccountKind.MERCHANT,
-    AccountKind.REDUCTION,
-    AccountKind.RESIDENT,
-)
-_CO2E, _POINT = Asset.CO2E, Asset.POINT
+_DEBT, _HELD = AccountKind.DEBT, AccountKind.HELD
+_MERCHANT, _WALLET = AccountKind.MERCHANT, AccountKind.RESIDENT
 _GUARDED = frozenset(kind for kind in AccountKind if kind.guarded)
 _NOTHING: Mapping[int, int] = {}
 _NO_DEBT: Mapping[Asset, int] = {}
 _UNPUBLISHED = "{} version {} was not published like this, or was withdrawn."
-
-_account = tuple.__new__  # the hot path: a named tuple is a tuple
 
 
 class Book:
@@ -45,7 +38,8 @@ class Book:
         self.published: dict[tuple[str, int], str] = {}
         self.withdrawn: dict[tuple[str, int], str] = {}
         self.effective: dict[tuple[str, int], str] = {}  # (scenario, version) -> its first day
-        self.held: set[str] = set()  # holds neither released nor redeemed
+        # holds neither released nor redeemed: whose, and what; None if only the id is known
+        self.held: dict[str, tuple[str, Lines] | None] = {}
         self.settled: dict[str, str] = {}  # issue -> the entry that paid what it awaited
         self.reversed: set[str] = set()
         self.refunded: dict[str, int] = {}  # redemption -> points given back
@@ -53,7 +47,7 @@ class Book:
         self.erased: set[str] = set()  # tokens of residents
         self.closed = 0  # the last day closed
         self._open: set[tuple[Account, Asset]] = set()  # keys of balances no guard protects
-        self._debts: dict[str, dict[Asset, int]] = {}  # by resident, what is owed
+        self.debts: dict[str, dict[Asset, int]] = {}  # by resident, what is owed
 
     def apply(self, entry: Entry) -> None:
         """Take one entry; raises ``Refused`` or ``Insufficient``, and then nothing has changed."""
@@ -71,30 +65,9 @@ class Book:
         self.entries[entry.id] = entry
         self.size += 1
 
-    def credit(self, resident: str, terms: Terms, reduction_mg: int, points: int) -> bool:
-        """Take a plain issue if nothing stands in its way; if False, ``apply`` says what does.
-
-        The hot path of an audit. The caller has seen to its id, and keeps it.
-        """
-        scenario, version, digest, vintage, budget, bucket = terms
-        barred = resident in self._debts or resident in self.erased
-        if barred or self.published.get((scenario, version)) != digest:
-            return False
-        wallet = _account(Account, (_WALLET, resident))
-        if points:
-            funds = _account(Account, (_BUDGET, budget)), _POINT
-            if self.balances.get(funds, _NOTHING).get(0, 0) < points:
-                return False
-            self._add(funds, 0, -points)
-            self._add((wallet, _POINT), bucket, points)
-        self._add((_account(Account, (_REDUCTION, scenario)), _CO2E), vintage, -reduction_mg)
-        self._add((wallet, _CO2E), vintage, reduction_mg)
-        self.size += 1
-        return True
-
     def carry(self, account: Account, asset: Asset, bucket: int, amount: int) -> None:
         """Let an account hold so much more, or less: no guard is asked."""
-        total = self._add((account, asset), bucket, amount)
+        total = self.add((account, asset), bucket, amount)
         if account.kind is _DEBT:
             self._owe(account.token, asset, total)
 
@@ -117,7 +90,7 @@ class Book:
 
     def debt(self, resident: str) -> Mapping[Asset, int]:
         """What a resident owes, assets of which nothing is owed left out."""
-        return self._debts.get(resident, _NO_DEBT)
+        return self.debts.get(resident, _NO_DEBT)
 
     def totals(self) -> dict[str, int]:
         """The sums of the open accounts as a day is closed with them: kind and asset to sum."""
@@ -139,7 +112,8 @@ class Book:
         for account, asset, bucket, amount in postings:
             self.carry(account, asset, bucket, amount)
 
-    def _add(self, key: tuple[Account, Asset], bucket: int, amount: int) -> int:
+    def add(self, key: tuple[Account, Asset], bucket: int, amount: int) -> int:
+        """As ``carry``, for an account that is no debt; what it holds now."""
         buckets = self.balances.get(key)
         if buckets is None:
             buckets = self.balances[key] = {}
@@ -157,9 +131,9 @@ class Book:
 
     def _owe(self, resident: str, asset: Asset, total: int) -> None:
         owed = {**self.debt(resident), asset: total}
-        self._debts[resident] = {asset: total for asset, total in owed.items() if total}
-        if not self._debts[resident]:
-            del self._debts[resident]
+        self.debts[resident] = {asset: total for asset, total in owed.items() if total}
+        if not self.debts[resident]:
+            del self.debts[resident]
 
     def _sell(self, merchant: str, points: int) -> None:
         self.redeemed[merchant] = self.redeemed.get(merchant, 0) + points
@@ -319,14 +293,15 @@ class Book:
             self.settled[entry.detail["settles"]] = entry.id
 
     def _remember_hold(self, entry: Entry) -> None:
-        self.held.add(entry.id)
+        lines = tuple([(line.bucket, line.amount) for line in entry.postings if line.amount > 0])
+        self.held[entry.id] = entry.resident, lines
 
     def _remember_release(self, entry: Entry) -> None:
-        self.held.remove(entry.detail["hold"])
+        del self.held[entry.detail["hold"]]
 
     def _remember_redeem(self, entry: Entry) -> None:
         if "hold" in entry.detail:  # a charge needs none
-            self.held.remove(entry.detail["hold"])
+            del self.held[entry.detail["hold"]]
         self._sell(entry.detail["merchant"], redeemed(entry))
 
     def _remember_refund(self, entry: Entry) -> None:

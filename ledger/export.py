@@ -13,7 +13,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ledger import keys, note, plain
+from ledger import keys, note, plain, spends
 from ledger.accounts import ASSETS, account_of
 from ledger.checkpoint import Checkpoint
 from ledger.checkpoint import open as open_checkpoint
@@ -31,6 +31,7 @@ from ledger.merkle import (
 )
 from ledger.note import Verifier
 from ledger.plain import Grant
+from ledger.spends import Spend
 from ledger.tiles import ENTRIES, PACKED, WIDTH, Tile, TileNodes, decode_bundle, unpack
 
 
@@ -50,6 +51,9 @@ class Fault(LedgerError):  # noqa: N818  (as in errors)
 
 JsonEntry = dict[str, Any]  # an entry as JSON has it, its form having been checked
 
+Read = Grant | Spend | JsonEntry
+"""An entry as far as a bundle by itself shows that it is one."""
+
 _posting = tuple.__new__  # the hot path: a named tuple is a tuple
 
 
@@ -66,7 +70,7 @@ def entry_of(value: JsonEntry) -> Entry:
 class Row(NamedTuple):
     """A bundle's entries and leaf hashes as far as they hold, and what ends them."""
 
-    entries: list[Grant | JsonEntry]
+    entries: list[Read]
     hashes: bytes
     fault: Fault | None
 
@@ -208,10 +212,12 @@ class Export:
         fault = self._differs(hashes, tile)
         if fault and fault.leaf is not None:
             payloads = payloads[: fault.leaf - first]
-        entries: list[Grant | JsonEntry] = []
+        entries: list[Read] = []
         for payload in payloads:
             try:
-                entries.append(plain.read(payload) or Entry.read(payload)[1])
+                entries.append(
+                    plain.read(payload) or spends.read(payload) or Entry.read(payload)[1]
+                )
             except LedgerError as error:
                 fault = Fault(first + len(entries), bundle.path, str(error))
                 break

@@ -21,7 +21,7 @@ from ledger.details import is_digest
 from ledger.encoding import MAX_BYTES, commit, decode
 from ledger.entries import Kind
 from ledger.errors import LedgerError, Malformed
-from ledger.export import Export, Fault, JsonEntry, entry_of
+from ledger.export import Export, Fault, JsonEntry, Read, entry_of
 from ledger.plain import Grant
 from ledger.transfers import granted
 
@@ -104,9 +104,7 @@ class Heaps(NamedTuple):
         return accounts
 
 
-def check_openings(
-    export: Export, first: int, entries: Sequence[Grant | JsonEntry], heaps: Heaps
-) -> Part:
+def check_openings(export: Export, first: int, entries: Sequence[Read], heaps: Heaps) -> Part:
     """Check the openings of these entries, which begin at leaf ``first``, and put them aside."""
     claims: list[Claim] = []
     with (export.directory / FILE).open("rb") as file:
@@ -189,14 +187,14 @@ def _decode(line: bytes) -> tuple[int, str, bytes, bytes]:
     raise Malformed("An opening has the account, the index, its text and a salt in hex.")
 
 
-def _claim(
-    leaf: int, resident: str, opening: bytes, commitment: str, entry: Grant | JsonEntry
-) -> Claim:
-    if isinstance(entry, dict):
-        owner, committed, *credited = _credited(entry)
-    else:
+def _claim(leaf: int, resident: str, opening: bytes, commitment: str, entry: Read) -> Claim:
+    if isinstance(entry, Grant):
         _, owner, terms, mg, points, committed, awaiting, withheld = entry
         credited = [terms[0], terms[1], mg, points + awaiting, withheld]
+    elif isinstance(entry, dict):
+        owner, committed, *credited = _credited(entry)
+    else:
+        owner = committed = ""
     if owner != resident:
         raise Malformed("The leaf is not an issue to this account.")
     if committed != commitment:

@@ -7,11 +7,13 @@ it, any other entry whole.
 """
 
 import marshal
+from binascii import unhexlify
 from collections import Counter
 from collections.abc import Iterator, MutableMapping
 from pathlib import Path
+from typing import Any
 
-from ledger import keys
+from ledger import keys, runs
 from ledger.book import Book
 from ledger.checkpoint import Checkpoint
 from ledger.entries import Entry, Kind
@@ -21,6 +23,7 @@ from ledger.export import (
     Fault,
     JsonEntry,
     Leaves,
+    Read,
     bundle_path,
     entry_of,
     tile_hash,
@@ -30,39 +33,33 @@ from ledger.merkle import EMPTY_ROOT
 from ledger.openings import FILE as OPENINGS
 from ledger.openings import Heaps, Part, check_end, check_openings
 from ledger.plain import Grant, Terms
+from ledger.spends import Lines, Spend
 from ledger.state import State
 from ledger.tiles import WIDTH, Edge, Tile
 
-RECENT = 8192  # entries other than issues kept whole, for those that soon answer them
-
 # A plain issue on its way: id, resident, place of its terms in the range's list, mg, points.
 _PlainRow = tuple[bytes, str, int, int, int]
+_SpendRow = tuple[str, str, str, int, Lines, str, str]
+# A range's entries on their way: runs, whose plain issues are summed by their terms (place: mg,
+# points), and between them one by one what is neither plain nor a spend.
+_Run = tuple[dict[int, tuple[int, int]], list[_PlainRow | _SpendRow]]
 
 
 def check_range(
-    directory: Path, size: int, first: int, last: int, heaps: Heaps | None = None
+    directory: Path, size: int, begin: int, first: int, last: int, heaps: Heaps | None = None
 ) -> bytes:
     """Check bundles ``first`` to ``last`` - 1 by themselves; the result is ``Replay.take``'s.
 
-    With heaps, openings are looked at too.
+    Leaves below ``begin`` are read for their hashes alone. With heaps, openings are looked at too.
     """
     export = Export(directory)
-    rows: list[_PlainRow | JsonEntry] = []
-    entries: list[Grant | JsonEntry] = []
-    terms: dict[Terms, int] = {}
+    entries: list[Read] = []
     roots, edge = b"", b""
     fault = None
     for index in range(first, last):
         width = min(WIDTH, size - index * WIDTH)
         row = export.row(index, width)
         entries += row.entries
-        for entry in row.entries:
-            if isinstance(entry, dict):
-                rows.append(entry)
-            else:
-                key, resident, shared, reduction_mg, points, *_ = entry
-                at = terms.setdefault(shared, len(terms))
-                rows.append((bytes.fromhex(key), resident, at, reduction_mg, points))
         if row.fault:
             fault = row.fault.args
             break
@@ -71,15 +68,37 @@ def check_range(
         else:
             edge = row.hashes
     opened = heaps and not fault and tuple(check_openings(export, first * WIDTH, entries, heaps))
-    told = rows, [tuple(shared) for shared in terms], roots, edge, fault, opened or None
-    return marshal.dumps(told)
+    parts, terms = _told(entries[max(0, begin - first * WIDTH) :])
+    return marshal.dumps((parts, terms, roots, edge, fault, opened or None))
+
+
+def _told(entries: list[Read]) -> tuple[list[_Run | JsonEntry], list[tuple[Any, ...]]]:
+    """Entries as they travel, and the terms of their plain issues."""
+    terms: dict[Terms, int] = {}
+    parts: list[_Run | JsonEntry] = []
+    run: _Run = {}, []
+    for entry in entries:
+        if isinstance(entry, dict):
+            parts += [run, entry]
+            run = {}, []
+            continue
+        sums, rows = run
+        if isinstance(entry, Grant):
+            key, resident, shared, reduction_mg, points, *_ = entry
+            at = terms.setdefault(shared, len(terms))
+            rows.append((unhexlify(key), resident, at, reduction_mg, points))
+            paid = sums.get(at, (0, 0))
+            sums[at] = paid[0] + reduction_mg, paid[1] + points
+        else:
+            rows.append(entry[:])
+    return [*parts, run], [shared[:] for shared in terms]
 
 
 class Seen(MutableMapping[str, Entry]):
     """The entries of an export by id, in little memory: only their ids are kept, in ``Ids``.
 
-    Entries that are no issues are kept whole for a while; all others are read again, and those
-    of an earlier audit proved again. An id used twice is found by ``Replay.check_ids``, not here.
+    An entry that is asked for is read again, and one of an earlier audit proved again. An id used
+    twice is found by ``Replay.check_ids``, not here.
     """
 
     def __init__(self, export: Export, head: Checkpoint, ids: Ids) -> None:
@@ -88,15 +107,12 @@ class Seen(MutableMapping[str, Entry]):
         self._leaves = Leaves(export, head.size)
         self._ids = ids
         self._before = ids.count  # leaves checked by an earlier audit, perhaps in other files
-        self._recent: dict[str, Entry] = {}
 
     def __contains__(self, id: object) -> bool:
         return False
 
     def __getitem__(self, id: str) -> Entry:
-        if id in self._recent:
-            return self._recent[id]
-        leaf = self._ids.leaf(bytes.fromhex(id))
+        leaf = self._ids.leaf(unhexlify(id))
         if leaf is None:
             raise KeyError(id)
         entry = self._leaves.entry(leaf)
@@ -105,11 +121,7 @@ class Seen(MutableMapping[str, Entry]):
         return entry
 
     def __setitem__(self, id: str, entry: Entry) -> None:
-        self._ids.add(bytes.fromhex(id))
-        if entry.kind is not Kind.ISSUE:
-            if len(self._recent) == RECENT:
-                del self._recent[next(iter(self._recent))]
-            self._recent[id] = entry
+        self._ids.add(unhexlify(id))
 
     def __delitem__(self, id: str) -> None:
         raise NotImplementedError
@@ -135,7 +147,7 @@ class Replay:
         _, self.book, self._ids, self._upper, self.kinds, self.rotations = state
         self.book.entries = Seen(export, head, self._ids)
         # What the state has of the first bundle is read again, for its hashes alone.
-        self.first, self._skip = divmod(self.book.size, WIDTH)
+        self.begin = self.book.size
         self.claims: dict[str, int] = {}  # by resident, entries that cite a rule: with an opening
         # by resident: leaf of an entry that was reversed -> leaf of the reversal
         self.reversals: dict[str, dict[int, int]] = {}
@@ -145,9 +157,13 @@ class Replay:
 
     def take(self, packed: bytes) -> None:
         """Take a range that ``check_range`` checked; raises ``Fault``."""
-        rows, terms, roots, edge, fault, opened = marshal.loads(packed)  # noqa: S302  (our worker's)
-        self._take_rows(rows[self._skip :], [Terms(*shared) for shared in terms])
-        self._skip = 0
+        parts, terms, roots, edge, fault, opened = marshal.loads(packed)  # noqa: S302  (our worker's)
+        shared = [Terms(*values) for values in terms]
+        for part in parts:
+            if isinstance(part, dict):
+                self._apply(entry_of(part))
+            else:
+                self._take_run(part, shared)
         if fault:
             raise Fault(*fault)
         full, self._upper = self._upper.grow(roots)
@@ -168,21 +184,26 @@ class Replay:
             raise Fault(*self._opening_fault)
         check_end(self._export, self._opened)
 
-    def _take_rows(self, rows: list[_PlainRow | JsonEntry], terms: list[Terms]) -> None:
-        credit, add, claims = self.book.credit, self._ids.add, self.claims
-        plain = 0
+    def _take_run(self, run: _Run, terms: list[Terms]) -> None:
+        sums, rows = run
+        book, add, claims = self.book, self._ids.add, self.claims
+        wanted = [(terms[at], reduction_mg, points) for at, (reduction_mg, points) in sums.items()]
+        paid = runs.pay(book, wanted, [row[1] for row in rows if len(row) == 5])
+        credit = runs.grant if paid else runs.credit
         for row in rows:
-            if isinstance(row, dict):
-                self._apply(entry_of(row))
-                continue
-            key, resident, at, reduction_mg, points = row
-            if credit(resident, terms[at], reduction_mg, points):
-                add(key)
-                claims[resident] = claims.get(resident, 0) + 1
-                plain += 1
+            if len(row) == 5:
+                key, resident, at, reduction_mg, points = row
+                if credit(book, resident, terms[at], reduction_mg, points):
+                    add(key)
+                    claims[resident] = claims.get(resident, 0) + 1
+                    self.kinds[Kind.ISSUE] += 1
+                else:
+                    self._apply(self._leaves.entry(book.size))
+            elif runs.spend(book, Spend(*row)):
+                add(unhexlify(row[0]))
+                self.kinds[row[2]] += 1
             else:
-                self._apply(self._leaves.entry(self.book.size))
-        self.kinds[Kind.ISSUE] += plain
+                self._apply(self._leaves.entry(book.size))
 
     def _apply(self, entry: Entry) -> None:
         leaf = self.book.size
@@ -195,7 +216,7 @@ class Replay:
         if "rule" in entry.detail:
             self.claims[entry.resident] = self.claims.get(entry.resident, 0) + 1
         elif entry.kind is Kind.REVERSE:
-            original = self._ids.leaf(bytes.fromhex(entry.detail["reverses"]))
+            original = self._ids.leaf(unhexlify(entry.detail["reverses"]))
             if original is not None:
                 self.reversals.setdefault(entry.resident, {})[original] = leaf
         elif entry.kind is Kind.ADMIN_ACTED:

@@ -129,7 +129,8 @@ def _read(file: IO[bytes]) -> State:
     book.size, book.closed = facts["size"], facts["closed"]
     for versions in ("published", "withdrawn", "effective"):
         getattr(book, versions).update({(s, n): value for s, n, value in facts[versions]})
-    for known in ("held", "settled", "reversed", "refunded", "redeemed", "erased"):
+    book.held.update(dict.fromkeys(facts["held"]))
+    for known in ("settled", "reversed", "refunded", "redeemed", "erased"):
         getattr(book, known).update(facts[known])
     head = Checkpoint(facts["origin"], facts["size"], bytes.fromhex(facts["root"]))
     rotations = [(Verifier.parse(old), Verifier.parse(new)) for old, new in facts["rotations"]]

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ledger import plain
+from ledger import plain, runs
 from ledger.accounts import AccountKind, Asset
 from ledger.book import Book
 from ledger.entries import Entry
@@ -183,7 +183,7 @@ def test_an_entry_of_unusual_size_is_left_to_the_entry(more: dict[str, int]) -> 
 
 def credit(book: Book, entry: Entry) -> bool:
     read = plain.read(entry.payload())
-    if read is None or not book.credit(*read[1:5]):
+    if read is None or not runs.credit(book, *read[1:5]):
         return False
     book.entries[entry.id] = entry
     return True
