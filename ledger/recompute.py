@@ -7,6 +7,7 @@ leaf order.
 """
 
 from collections.abc import Iterable, Mapping, Set
+from functools import lru_cache
 from heapq import heappop, heappush
 from importlib import import_module
 from pathlib import Path
@@ -65,7 +66,8 @@ def recompute(
     the leaf of its reversal.
     """
     try:
-        replay = _load(rules, Export(directory), withdrawn)
+        versions = tuple(Export(directory).versions().values())
+        replay = _load(rules, versions, tuple(withdrawn))
     except Fault as fault:
         return 0, 0, fault
     count = living = 0
@@ -76,28 +78,30 @@ def recompute(
         count += len(claims)
         living += len(claims) if resident not in erased else 0
         try:
-            _replay(replay, claims, reversals)
+            _replay(replay, f"resident:{resident}", claims, reversals)
         except Fault as fault:
             faults.append(fault)
-        replay.forget(f"resident:{resident}")
     return count, living, min(faults, key=lambda fault: fault.leaf or 0, default=None)
 
 
-def _replay(replay: Rules, claims: list[Claim], reversals: Mapping[int, int]) -> None:
+def _replay(replay: Rules, account: str, claims: list[Claim], reversals: Mapping[int, int]) -> None:
     """Replay an account's claims, and take back those that were reversed."""
     undone: list[tuple[int, Claim]] = []  # reversals to come, the earliest first
-    for claim in claims:
-        while undone and undone[0][0] < claim.leaf:
-            _undo(replay, *heappop(undone))
-        _check(replay, claim)
-        if claim.leaf in reversals:
-            heappush(undone, (reversals[claim.leaf], claim))
-    for leaf, claim in sorted(undone):
-        _undo(replay, leaf, claim)
+    try:
+        for claim in claims:
+            while undone and undone[0][0] < claim.leaf:
+                _undo(replay, account, *heappop(undone))
+            _check(replay, account, claim)
+            if claim.leaf in reversals:
+                heappush(undone, (reversals[claim.leaf], claim))
+        for leaf, claim in sorted(undone):
+            _undo(replay, account, leaf, claim)
+    finally:
+        replay.forget(account)
 
 
-def _load(rules: str, export: Export, withdrawn: Iterable[tuple[str, int]]) -> Rules:
-    versions = list(export.versions().values())
+@lru_cache(maxsize=1)  # rules that forgot the accounts of a heap serve the next one
+def _load(rules: str, versions: tuple[bytes, ...], withdrawn: tuple[tuple[str, int], ...]) -> Rules:
     try:
         replay: Rules = import_module(rules).Replay(versions, withdrawn)
     except Exception as error:
@@ -105,10 +109,10 @@ def _load(rules: str, export: Export, withdrawn: Iterable[tuple[str, int]]) -> R
     return replay
 
 
-def _check(replay: Rules, claim: Claim) -> None:
-    leaf, resident, opening, scenario, version, *amounts = claim
+def _check(replay: Rules, account: str, claim: Claim) -> None:
+    leaf, _, opening, scenario, version, *amounts = claim
     try:
-        worth = replay.claim(f"resident:{resident}", (scenario, version), opening)
+        worth = replay.claim(account, (scenario, version), opening)
     except Exception as error:
         raise Fault(leaf, FILE, f"The rules refuse the claim: {error}") from error
     due = (worth.scenario, worth.reduction_mg, worth.points, worth.withheld)
@@ -118,8 +122,8 @@ def _check(replay: Rules, claim: Claim) -> None:
         raise Fault(leaf, FILE, what + "; the entry has {} {}, {}, {}.".format(*credited))
 
 
-def _undo(replay: Rules, leaf: int, claim: Claim) -> None:
+def _undo(replay: Rules, account: str, leaf: int, claim: Claim) -> None:
     try:
-        replay.undo(f"resident:{claim.resident}", claim.opening)
+        replay.undo(account, claim.opening)
     except Exception as error:
         raise Fault(leaf, FILE, f"The rules cannot undo the claim: {error}") from error
