@@ -219,8 +219,9 @@ def _reverse(
     version = catalogue.versions(entry.detail["rule"][0])[entry.detail["rule"][1] - 1]
     activity = measure(version, read_time(document["occurred_at"]), document["quantities"])
     who, mg = entry.resident, granted(entry, Asset.CO2E)
-    counted = usage.read(tx, {who: needs(version, activity)})
-    changed = undo(version, activity, mg, points, counted.get(who, {}))
-    usage.store(tx, {who: changed}, {who: changed}, {who: changed.keys()})
+    account = bytes.fromhex(who)
+    counted = usage.read(tx, [(account, key) for key in needs(version, activity)])
+    changed = undo(version, activity, mg, points, counted.get(account, {}))
+    usage.store(tx, {account: changed}, dict.fromkeys([(account, key) for key in changed], True))
     if act := fingerprint(vault, who, version, activity):
         acts.forget(tx, act.cell, revision.arrival)

@@ -71,7 +71,7 @@ def credit(
     _report_shadows(tx, provider, items, now)
     for item in items:
         result.outcomes[item.position] = _accepted(item)
-        result.moments.append(item.activity.occurred_at)
+    result.moments += [item.activity.occurred_at for item in items]
     return result
 
 
@@ -96,13 +96,13 @@ def _quantify(
             )
             if version.claim_days and not document.corrects:
                 check_claim(version, activity, now)
-            reduction = quantify(version, activity)
+            mg = quantify(version, activity).mg
         except Rejected as error:
             result.outcomes[position] = rejection(document.id, error.code, error.detail)
             refused.append((position, document, error))
             continue
         entry_id = vault.entry_id(scope, document.key)
-        items.append(Item(position, document, version, activity, reduction, entry_id))
+        items.append(Item(position, document, version, activity, mg, entry_id))
     return items, refused
 
 
@@ -293,13 +293,18 @@ def _append(
 
 def _report_shadows(tx: Connection, provider: str, items: list[Item], now: datetime) -> None:
     """Rules in shadow mode refuse nothing; what they would have refused is counted."""
+    alike: dict[tuple[int, tuple[str, ...]], list[Item]] = {}  # by edition and rules broken
+    for item in items:
+        if shadow := item.granted.shadow:
+            alike.setdefault((id(item.version), shadow), []).append(item)
     found: Counter[tuple[str, int, str]] = Counter()
     avoided: Counter[tuple[str, int, str]] = Counter()
-    for item in items:
-        for rule in item.granted.shadow:
-            key = item.version.scenario, item.version.number, rule
-            found[key] += 1
-            avoided[key] += item.reduction.mg
+    for (_, shadow), some in alike.items():
+        version, mg = some[0].version, sum([item.mg for item in some])
+        for rule in shadow:
+            key = version.scenario, version.number, rule
+            found[key] += len(some)
+            avoided[key] += mg
     if found:
         batches.put_shadow_refusals(
             tx, ((now, provider, *key, count, avoided[key]) for key, count in found.items())
@@ -320,16 +325,14 @@ def _issue(
         points, awaiting = 0, points
     if resident not in owed:
         key = bytes.fromhex(item.entry_id)
-        return form.issue(
-            key, account, item.commitment, item.reduction.mg, points, awaiting, withheld
-        )
+        return form.issue(key, account, item.commitment, item.mg, points, awaiting, withheld)
     entry = issue(
         id=item.entry_id,
         at=at,
         resident=resident,
         rule=Rule(terms.scenario, terms.version, terms.digest),
         commitment=item.commitment.hex(),
-        reduction_mg=item.reduction.mg,
+        reduction_mg=item.mg,
         vintage=terms.vintage,
         points=points,
         bucket=terms.bucket,
@@ -343,19 +346,16 @@ def _issue(
 
 
 def _accepted(item: Item) -> dict[str, Any]:
+    points, withheld, cap, _, _ = item.granted
     answer: dict[str, Any] = {
         "id": item.document.id,
         "outcome": "accepted",
         "entry_id": item.entry_id,
-        "reduction_mg": str(item.reduction.mg),
-        "points": "0" if item.waits else str(item.granted.points),
+        "reduction_mg": str(item.mg),
+        "points": "0" if item.waits else str(points),
     }
     if item.waits:
-        answer |= {"waiting_points": str(item.granted.points), "reason": "WAITING_FOR_BUDGET"}
-    elif item.granted.cap:
-        answer |= {
-            "withheld_points": str(item.granted.withheld),
-            "reason": "CAP_REACHED",
-            "cap": item.granted.cap,
-        }
+        answer |= {"waiting_points": str(points), "reason": "WAITING_FOR_BUDGET"}
+    elif cap:
+        answer |= {"withheld_points": str(withheld), "reason": "CAP_REACHED", "cap": cap}
     return answer

@@ -9,30 +9,30 @@ from typing import Any, Final
 from app.flows.document import Document, rejection
 from app.flows.fingerprint import Fingerprint
 from app.store import people
-from scenarios import Activity, Claimed, Key, Reduction, Version
+from scenarios import Activity, Claimed, Key, Version
 
 NOBODY: Final = people.Member("", b"", b"", frozenset(), False)
-_NOTHING: Final = Claimed(0, 0, None, (), {})
 
 
 @dataclass(slots=True)
 class Item:
-    """One document on its way through the stages, each of which fills in what it finds out."""
+    """One document on its way through the stages, each of which fills in what it finds out; until
+    then there is no such field."""
 
     position: int
     document: Document
     version: Version
     activity: Activity
-    reduction: Reduction
+    mg: int  # of CO2e that it avoids
     entry_id: str
-    who: people.Member = NOBODY
-    opening: bytes = b""
-    counters: tuple[Key, ...] = ()
-    granted: Claimed = _NOTHING
+    who: people.Member = field(init=False)  # stage 3
+    opening: bytes = field(init=False)  # stage 4
+    commitment: bytes = field(init=False)  # stage 5
+    sealed: bytes = field(init=False)
+    counters: tuple[Key, ...] = field(init=False)  # stage 6
+    granted: Claimed = field(init=False)
     act: Fingerprint | None = None
-    commitment: bytes = b""
-    sealed: bytes = b""
-    waits: bool = False
+    waits: bool = False  # stage 7
 
 
 @dataclass(slots=True)

@@ -22,32 +22,36 @@ def limit(
     tx: Connection, vault: Vault, provider: str, items: list[Item], result: Credited
 ) -> list[Item]:
     """Stage 6. Counters are locked, read, and left as they then stand."""
-    wanted: dict[str, dict[Key, None]] = {}
+    wanted: set[usage.Counter] = set()
+    keys: dict[tuple[int, int], tuple[Key, ...]] = {}  # by edition and day: many acts share them
     for item in items:
-        item.counters = needs(item.version, item.activity)
-        if item.counters:
-            asked = wanted.setdefault(item.who.resident, {})
-            for key in item.counters:
-                asked[key] = None
+        shared = id(item.version), item.activity.day
+        if shared not in keys:
+            keys[shared] = needs(item.version, item.activity)
+        item.counters = keys[shared]
+        account = item.who.account
+        for key in item.counters:
+            wanted.add((account, key))
     usage.lock(tx, lock_names({id(item.version): item.version for item in items}.values()))
     items = _drop_same_acts(tx, vault, provider, items, result)
     counted = usage.read(tx, wanted)
-    known = {resident: frozenset(own) for resident, own in counted.items()}
-    changed: dict[str, set[Key]] = {}
+    changed: dict[usage.Counter, bool] = {}  # and whether it was ever counted before
     granted = []
     for item in items:
-        resident = item.who.resident
-        own = counted.setdefault(resident, {})
+        account = item.who.account
+        own = counted.get(account)
+        if own is None:
+            own = counted[account] = {}
         try:
-            item.granted = claim(item.version, item.activity, item.reduction.mg, item.counters, own)
+            item.granted = claim(item.version, item.activity, item.mg, item.counters, own)
         except Rejected as error:
             refuse(result, item, error.code, error.detail)
             continue
         granted.append(item)
-        if item.granted.changed:
-            own.update(item.granted.changed)
-            changed.setdefault(resident, set()).update(item.granted.changed)
-    usage.store(tx, counted, changed, known)
+        for key, used in item.granted.changed.items():
+            changed.setdefault((account, key), key in own)
+            own[key] = used
+    usage.store(tx, counted, changed)
     return granted
 
 
@@ -69,10 +73,13 @@ def _drop_same_acts(
     """Refuse what another provider's credited act was; under the lock, so that it stays so."""
     marks: set[bytes] = set()
     for item in items:
+        if item.version.act is None:
+            continue
         place, who = item.document.place, item.who.resident
-        item.act = fingerprint(vault, who, item.version, item.activity, place)
-        if item.act:
-            marks |= {item.act.cell, item.act.neighbour}
+        item.act = act = fingerprint(vault, who, item.version, item.activity, place)
+        if act:
+            marks.add(act.cell)
+            marks.add(act.neighbour)
     held = acts.held(tx, provider, marks) if marks else {}
     if not held:
         return items

@@ -28,8 +28,8 @@ _LENGTH = Struct(">i").pack
 _OUTBOX = Struct(">h iq i32s").pack  # arrival, leaf hash
 _LEAF = Struct(">h iq iq").pack  # leaf, arrival
 _OPENING = Struct(">h iq i16s i").pack  # arrival, resident; what is sealed follows
-_USAGE = Struct(">h i16s i").pack  # resident; the scenario follows
-_COUNTS = Struct(">ii ii iq iq").pack  # period, count, reduction in mg, points
+_USAGE = Struct(">h i16s").pack  # resident; the key follows
+_COUNTS = Struct(">ii iq iq").pack  # count, reduction in mg, points
 _POSTING = Struct(">h iq iq i16s ii ih ih").pack  # arrival, amount, account, bucket, kind, asset
 _FIELDS: Final = b"\0\6"
 _CARBON = Struct(">2s iqiq 42s iqiq i16s 20s").pack
@@ -80,16 +80,16 @@ def opening(arrival: int, resident: bytes, sealed: bytes) -> bytes:
     return _OPENING(3, 8, arrival, 16, resident, len(sealed)) + sealed
 
 
-def usage(resident: str, key: Key, used: Usage) -> bytes:
+def usage(resident: bytes, key: Key, used: Usage) -> bytes:
     """Of `usage`: resident, scenario, period, count, reduction_mg, points."""
+    count, mg, points = used
+    return _USAGE(6, 16, resident) + _counter(key) + _COUNTS(4, count, 8, mg, 8, points)
+
+
+@lru_cache(maxsize=1024)
+def _counter(key: Key) -> bytes:
     name = key[0].encode()
-    return b"".join(
-        (
-            _USAGE(6, 16, bytes.fromhex(resident), len(name)),
-            name,
-            _COUNTS(4, key[1], 4, used[0], 8, used[1], 8, used[2]),
-        )
-    )
+    return _LENGTH(len(name)) + name + _LENGTH(4) + _LENGTH(key[1])
 
 
 def postings(arrival: int, one: Entry | Issue) -> bytes:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence, Set
+from collections.abc import Collection, Iterable, Mapping
 
 from sqlalchemy import Connection, text
 
@@ -11,7 +11,8 @@ from app.store.db import Array, bytea_array, fetch, int_array, text_array
 from app.store.packed import copy_packed
 from scenarios import Key, Usage
 
-Counters = dict[str, dict[Key, Usage]]  # resident -> (scenario, YYYYMMDD or YYYYMM) -> usage
+Counters = dict[bytes, dict[Key, Usage]]  # account -> (scenario, YYYYMMDD or YYYYMM) -> usage
+Counter = tuple[bytes, Key]
 
 _COLUMNS = ("resident", "scenario", "period", "count", "reduction_mg", "points")
 _READ = """
@@ -33,57 +34,47 @@ def lock(tx: Connection, limits: Iterable[str]) -> None:
         tx.execute(text("SELECT pg_advisory_xact_lock(hashtextextended(:name, 1))"), {"name": name})
 
 
-def read(tx: Connection, wanted: Mapping[str, Iterable[Key]]) -> Counters:
-    """Each resident's counters of these keys, of those that were ever counted."""
-    keys = [(resident, key) for resident, own in wanted.items() for key in own]
+def read(tx: Connection, wanted: Collection[Counter]) -> Counters:
+    """Each resident's counters, of those that were ever counted."""
     found: Counters = {}
-    if keys:
-        rows = fetch(tx, _READ, _arrays(keys))
-        for resident, scenario, period, count, reduction_mg, points in rows:
-            own = found.setdefault(resident.hex(), {})
-            own[scenario, period] = Usage(count, reduction_mg, points)
+    if wanted:
+        for resident, scenario, period, *used in fetch(tx, _READ, _arrays(wanted)):
+            found.setdefault(resident, {})[scenario, period] = Usage(*used)
     return found
 
 
 def store(
     tx: Connection,
-    counters: Mapping[str, Mapping[Key, Usage]],
-    changed: Mapping[str, Iterable[Key]],
-    known: Mapping[str, Set[Key]],
+    counters: Mapping[bytes, Mapping[Key, Usage]],
+    changed: Mapping[Counter, bool],
 ) -> None:
-    """Keep the changed counters as they now stand; `known` are those that `read` found under the
-    lock.
+    """Keep the changed counters as they now stand; of each, whether `read` found it under the lock.
 
     What was never counted is COPYed: a day's counters are mostly new, and conflicts cost.
     """
-    old: list[tuple[str, Key]] = []
-    new: list[tuple[str, Key]] = []
-    for resident, keys in changed.items():
-        had = known.get(resident, frozenset())
-        for key in keys:
-            (old if key in had else new).append((resident, key))
+    new = [counter for counter, is_known in changed.items() if not is_known]
+    old = sorted([counter for counter, is_known in changed.items() if is_known])
     if new:
         copy_packed(
             tx, "usage", _COLUMNS, [packed.usage(who, key, counters[who][key]) for who, key in new]
         )
     if old:
-        old.sort()
         values = [counters[who][key] for who, key in old]
         fetch(
             tx,
             _UPDATE,
             {
                 **_arrays(old),
-                "counts": int_array(value.count for value in values),
-                "reductions": int_array(value.reduction_mg for value in values),
-                "points": int_array(value.points for value in values),
+                "counts": int_array([count for count, _, _ in values]),
+                "reductions": int_array([mg for _, mg, _ in values]),
+                "points": int_array([points for _, _, points in values]),
             },
         )
 
 
-def _arrays(keys: Sequence[tuple[str, Key]]) -> dict[str, Array]:
+def _arrays(counters: Collection[Counter]) -> dict[str, Array]:
     return {
-        "residents": bytea_array(bytes.fromhex(resident) for resident, _ in keys),
-        "scenarios": text_array(key[0] for _, key in keys),
-        "periods": int_array(key[1] for _, key in keys),
+        "residents": bytea_array([resident for resident, _ in counters]),
+        "scenarios": text_array([scenario for _, (scenario, _) in counters]),
+        "periods": int_array([period for _, (_, period) in counters]),
     }

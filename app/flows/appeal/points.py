@@ -42,7 +42,8 @@ def worth(
         raise AppealError(
             "SAME_ACT", "an act of this kind at nearly this time is credited; appeal that entry"
         )
-    counted = usage.read(tx, {resident: keys}).get(resident, {})
+    account = bytes.fromhex(resident)
+    counted = usage.read(tx, [(account, key) for key in keys]).get(account, {})
     return claim(version, activity, mg, keys, counted).points
 
 

@@ -77,13 +77,17 @@ class Slicer:
         owners = history.owners(self._tx, [life.resident for life in people])
         wallets = history.wallets(self._tx, [life.resident for life in people])
         opened = [self._open(life, owners[life.resident].wrapped_key) for life in people]
-        keys = {
-            life.resident.hex(): wanted(known) for life, known in zip(people, opened, strict=True)
-        }
-        counters = usage.read(self._tx, keys)
+        counters = usage.read(
+            self._tx,
+            [
+                (life.resident, key)
+                for life, known in zip(people, opened, strict=True)
+                for key in wanted(known)
+            ],
+        )
         for life, known in zip(people, opened, strict=True):
             events = life.trace()
-            start = begin(life, known, counters.get(life.resident.hex(), {}))
+            start = begin(life, known, counters.get(life.resident, {}))
             now, then = self._both(life, events, known, start)
             tally.life(life, known, now, then, owners[life.resident].district or "")
             self._end(tally, life, now, then, wallets.get(life.resident, {}))
