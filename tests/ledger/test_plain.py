@@ -1,4 +1,3 @@
-import random
 from collections.abc import Callable
 from typing import Any
 
@@ -6,13 +5,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ledger import plain, runs
+from ledger import plain
 from ledger.accounts import AccountKind, Asset
-from ledger.book import Book
 from ledger.entries import Entry
 from ledger.errors import LedgerError
 from ledger.plain import Grant, Terms
-from ledger.transfers import Rule, erase_subject, granted, issue
+from ledger.transfers import Rule, granted, issue
 
 A, BUDGET = "a" * 32, "b" * 32
 HEX32 = st.integers(0, 2**128 - 1).map("{:032x}".format)
@@ -179,57 +177,3 @@ def test_an_entry_of_unusual_size_is_left_to_the_entry(more: dict[str, int]) -> 
     entry = an_issue(**more)
     assert plain.read(entry.payload()) is None
     assert Entry.parse(entry.payload()) == entry
-
-
-def credit(book: Book, entry: Entry) -> bool:
-    read = plain.read(entry.payload())
-    if read is None or not runs.credit(book, *read[1:5]):
-        return False
-    book.entries[entry.id] = entry
-    return True
-
-
-@pytest.mark.parametrize("seed", range(3))
-def test_a_book_credited_with_plain_issues_is_the_book_that_applied_them(
-    make_town: Callable[..., Any], seed: int
-) -> None:
-    town = make_town(seed).live(400)
-    book = Book()
-    count = 0
-    for entry in town.entries:
-        if credit(book, entry):
-            count += 1
-        else:
-            book.apply(entry)
-    assert vars(book) == vars(town.book)
-    assert count > 100
-
-
-def test_a_plain_issue_the_book_refuses_is_not_credited_either(
-    make_town: Callable[..., Any],
-) -> None:
-    town = make_town(1)
-    kept = town.take(town.issue(A, 9))
-    town.take(town.hold(A, 6))
-    town.take(town.reverse(kept))
-    gone = f"{5:032x}"
-    town.take(erase_subject(**town.stamp(), resident=gone))
-    other = town.rule._replace(digest="e" * 64)
-    who = f"{random.Random(1).getrandbits(128):032x}"
-    for lie in (
-        town.issue(A, 4, debt={}),
-        town.issue(gone, 4),
-        town.issue(who, 10**9 + 1),
-        town.issue(who, 4, budget="e" * 32),
-        town.issue(who, 4, rule=other),
-        town.issue(who, 4, rule=town.rule._replace(version=2)),
-    ):
-        before = repr(vars(town.book))
-        assert plain.read(lie.payload())
-        assert not credit(town.book, lie)
-        assert repr(vars(town.book)) == before
-        with pytest.raises(LedgerError):
-            town.book.apply(lie)
-    fine = town.issue(A, 4, points=0)
-    assert not credit(town.book, fine)  # a debt of points takes none of the reduction
-    town.book.apply(fine)
