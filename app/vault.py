@@ -68,9 +68,18 @@ class Vault:
 
     def entry_id(self, scope: str, key: str) -> str:
         """32 hex digits: the id of the one entry that (scope, key) may ever become."""
-        hashed = _begun(self.ids, scope, 16).copy()
-        hashed.update(key.encode())
-        return hashed.hexdigest()
+        return self.entry_ids(scope)(key)
+
+    def entry_ids(self, scope: str) -> Callable[[str], str]:
+        """`entry_id` for many keys of one scope."""
+        begun = _begun(self.ids, scope, 16).copy
+
+        def entry_id(key: str) -> str:
+            hashed = begun()
+            hashed.update(key.encode())
+            return hashed.hexdigest()
+
+        return entry_id
 
     def subject(self, provider: str, value: str) -> bytes:
         """32 bytes: the keyed hash under which a provider's identifier of a person is stored."""

@@ -80,7 +80,7 @@ def check_claim(version: Version, activity: Activity, now: datetime) -> None:
 
 def business_day(moment: datetime) -> int:
     """The day YYYYMMDD of an aware time in Asia/Shanghai."""
-    local = moment if moment.tzinfo == SHANGHAI else moment.astimezone(SHANGHAI)
+    local = moment if moment.tzinfo is SHANGHAI else moment.astimezone(SHANGHAI)
     return local.year * 10_000 + local.month * 100 + local.day
 
 
@@ -88,8 +88,10 @@ def read_time(value: object) -> datetime:
     """An instant from RFC 3339 text with T and an offset, at Shanghai's. Raises Rejected."""
     if type(value) is str and _is_rfc_3339(value):
         try:
-            moment = datetime.fromisoformat(value)
-            return moment if moment.tzinfo == SHANGHAI else moment.astimezone(SHANGHAI)
+            if value.endswith("+08:00"):  # nearly all; times of one zone compare much faster
+                local = datetime.fromisoformat(value[:-6])
+                return datetime.combine(local, local.time(), SHANGHAI)
+            return datetime.fromisoformat(value).astimezone(SHANGHAI)
         except (ValueError, OverflowError):
             pass  # a day that does not exist, or beyond year 1 or 9999 in Shanghai: refused below
     raise Rejected(

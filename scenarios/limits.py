@@ -6,22 +6,20 @@ in shadow mode only tells. A cap cuts points, never carbon.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from typing import Final, NamedTuple
 
 from scenarios.activity import Activity
-from scenarios.caps import Cap, Group
+from scenarios.caps import Group
 from scenarios.errors import Rejected, ScenarioError
 from scenarios.formulas import EXACT
-from scenarios.points import Rate
 from scenarios.rules import Rule
 from scenarios.version import Version
 
 Key = tuple[str, int]
 """(scenario, period): the period is a day YYYYMMDD or a month YYYYMM."""
 
-_MG_PER_G: Final = 1000
 _SECONDS_PER_HOUR: Final = 3600
 
 
@@ -82,23 +80,18 @@ def claim(
     Raises Rejected EXCLUDED_BY_GROUP, or the code of a rule in mode "refuse".
     """
     due = points = version.rate.points(mg)
-    used: dict[str, Usage] = {}
-    for per, key in zip(version.periods, keys, strict=False):
-        used[per] = usage.get(key, _NOTHING)
+    used = [usage.get(key, _NOTHING) for key in keys[: len(version.periods)]]
     if version.group is not None:
         _refuse_other_members(version.group, keys[len(used) :], usage)
-    shadow = _implausible(version, activity, mg, used) if version.rules else ()
+    shadow = _implausible(version, activity, mg, used) if version.checks else ()
     name = None
-    for cap in version.caps:
-        before = used[cap.per]
-        if cap.of == "count":
-            left = 0 if before[0] >= cap.limit else points
-        else:
-            left = _left(cap, version.rate, before)
+    for place, by_count, limit, cap in version.cuts:
+        count, _, granted = used[place]
+        left = max(0, limit - granted) if not by_count else points if count < limit else 0
         if left < points:
-            points, name = left, cap.name
+            points, name = left, cap
     changed: dict[Key, Usage] = {}
-    for key, (count, total_mg, granted) in zip(keys, used.values(), strict=False):
+    for key, (count, total_mg, granted) in zip(keys, used, strict=False):
         changed[key] = _tuple(Usage, (count + 1, total_mg + mg, granted + points))
     return _tuple(Claimed, (points, due - points, name, shadow, changed))
 
@@ -126,15 +119,6 @@ def undo(
     return changed
 
 
-def _left(cap: Cap, rate: Rate, used: Usage) -> int:
-    """How many points a cap of grams or points still allows.
-
-    A cap in grams is the cap in points those grams give: the rate is the same for every act.
-    """
-    limit = rate.points(cap.limit * _MG_PER_G) if cap.of == "grams" else cap.limit
-    return max(0, limit - used.points)
-
-
 def _refuse_other_members(
     group: Group, others: tuple[Key, ...], usage: Mapping[Key, Usage]
 ) -> None:
@@ -149,18 +133,16 @@ def _refuse_other_members(
 
 
 def _implausible(
-    version: Version, activity: Activity, mg: int, used: Mapping[str, Usage]
+    version: Version, activity: Activity, mg: int, used: Sequence[Usage]
 ) -> tuple[str, ...]:
     """The names of the shadow rules an act breaks. Raises Rejected by the first that refuses."""
-    shadow = []
+    shadow: tuple[str, ...] = ()
     quantities = activity.quantities
-    for rule in version.rules:
-        kind = rule.kind
+    for kind, place, most, rule in version.checks:
         if kind == "count":
-            broken = used[rule.per][0] >= rule.most
+            broken = used[place][0] >= most
         elif kind == "total":  # by the reduction, which is proportional and is what usage keeps
-            most_mg = version.most_mg[rule.name]
-            broken = most_mg is not None and used[rule.per][1] + mg > most_mg
+            broken = used[place][1] + mg > most
         elif kind == "given":
             broken = rule.of not in quantities
         else:
@@ -168,8 +150,8 @@ def _implausible(
         if broken:
             if rule.mode == "refuse":
                 raise Rejected(rule.code, _sentence(rule, version, activity))
-            shadow.append(rule.name)
-    return tuple(shadow)
+            shadow += (rule.name,)
+    return shadow
 
 
 def _too_fast(rule: Rule, quantities: Mapping[str, Decimal | str]) -> bool:

@@ -8,6 +8,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import date
+from math import ceil
 from typing import Any, Final
 
 from scenarios.caps import Cap, Group
@@ -46,6 +47,15 @@ SENSITIVE: Final = ("movement", "finance", "health")
 
 MAX_CLAIM_DAYS: Final = 3650
 """As long as points may be valid at most."""
+
+_MG_PER_G: Final = 1000
+
+Check = tuple[str, int, int, Rule]
+"""A rule's kind, the place of its period among an edition's, and its bound as it is counted there:
+in acts ("count") or in mg, to which a total is proportional ("total"); and the rule itself."""
+
+Cut = tuple[int, bool, int, str]
+"""The place of a cap's period, whether it counts acts, its limit in acts or points, its name."""
 
 _ID: Final = re.compile(rf"(?:{'|'.join(AREAS)})\.[a-z][a-z0-9_]{{1,40}}")
 _CODE: Final = re.compile(r"[A-Z][A-Z0-9_]{2,40}")
@@ -99,7 +109,8 @@ class Version:
     effective_day: int = field(init=False)
     bound: Bound = field(init=False, repr=False, compare=False)
     periods: tuple[str, ...] = field(init=False)
-    most_mg: Mapping[str, int | None] = field(init=False, repr=False, compare=False)
+    checks: tuple[Check, ...] = field(init=False, repr=False, compare=False)
+    cuts: tuple[Cut, ...] = field(init=False, repr=False, compare=False)
     digest: str = field(init=False, repr=False)
     _canonical: bytes = field(init=False, repr=False)
 
@@ -118,9 +129,10 @@ class Version:
         }
         for name, value in derived.items():
             object.__setattr__(self, name, value)
-        most_mg = {rule.name: self._most_mg(rule) for rule in self.rules if rule.kind == "total"}
-        object.__setattr__(self, "most_mg", most_mg)
         self._check_limits()
+        made = [self._check(rule) for rule in self.rules]
+        object.__setattr__(self, "checks", tuple([check for check in made if check]))
+        object.__setattr__(self, "cuts", tuple([self._cut(cap) for cap in self.caps]))
         self._check_state()
 
     @property
@@ -137,10 +149,20 @@ class Version:
         """The edition as RFC 8785 JSON: text and whole numbers only."""
         return self._canonical
 
-    def _most_mg(self, rule: Rule) -> int | None:
-        """The reduction that a total at its maximum makes; None while no rate is known."""
-        rate = self.bound.rate
-        return None if rate is None else int(EXACT.multiply(rule.most, rate))
+    def _check(self, rule: Rule) -> Check | None:
+        """The check a rule makes; None of a total while no rate is known, which nothing breaks."""
+        if rule.kind == "count":
+            return rule.kind, self.periods.index(rule.per), ceil(rule.most), rule
+        if rule.kind == "total":
+            place, rate = self.periods.index(rule.per), self.bound.rate
+            most_mg = int(EXACT.multiply(rule.most, rate)) if rate is not None else None
+            return None if most_mg is None else (rule.kind, place, most_mg, rule)
+        return rule.kind, 0, 0, rule
+
+    def _cut(self, cap: Cap) -> Cut:
+        """A cap in grams is one in the points those grams give: each act has the same rate."""
+        limit = self.rate.points(cap.limit * _MG_PER_G) if cap.of == "grams" else cap.limit
+        return self.periods.index(cap.per), cap.of == "count", limit, cap.name
 
     def _periods(self) -> set[str]:
         """The periods over which it is counted what a resident does."""

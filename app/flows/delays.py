@@ -19,6 +19,7 @@ from app.config import CITY_ZONE
 from app.store import delays
 from app.store.db import transact
 from ledger.buckets import day_number
+from scenarios import SHANGHAI
 
 DAYS: Final = 30  # what is published looks back so far
 _DAY_S = 86_400
@@ -63,7 +64,8 @@ def within(counts: Mapping[int, int], percent: int) -> int | None:
 
 def count(occurred_at: Iterable[datetime], now: datetime) -> Counter[int]:
     """Acts a bin, of acts that are received now."""
-    delays = [now - moment for moment in occurred_at]
+    here = now.astimezone(SHANGHAI)  # as acts' times are: much less to subtract
+    delays = [here - moment for moment in occurred_at]
     return Counter([bin_of(late.days * _DAY_S + late.seconds) for late in delays])
 
 

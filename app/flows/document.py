@@ -14,6 +14,7 @@ FIELDS = frozenset({"id", "subject", "scenario", "occurred_at", "quantities"})
 OPTIONAL = frozenset({"place"})
 _ID = re.compile(r"[!-~]{1,64}").fullmatch
 _MAX_SUBJECT = 128
+_tuple = tuple.__new__  # the hot path: a named tuple is a tuple
 _PLACE = re.compile(r"[0-9]{6}").fullmatch
 
 
@@ -86,15 +87,9 @@ def read_document(vault: Vault, provider: str, raw: Any, revision: int = 0) -> D
             "PLACE_MALFORMED",
             "place must be the six digits of the county where it began (GB/T 2260), or be left out",
         )
-    return Document(
-        identifier,
-        vault.subject(provider, subject),
-        raw["scenario"],
-        raw["occurred_at"],
-        raw["quantities"],
-        f"{identifier}\n{revision}" if revision else identifier,
-        place,
-    )
+    key = f"{identifier}\n{revision}" if revision else identifier
+    given = raw["scenario"], raw["occurred_at"], raw["quantities"]
+    return _tuple(Document, (identifier, vault.subject(provider, subject), *given, key, place))
 
 
 def outcome(identifier: Any, name: str, **rest: str) -> dict[str, Any]:
