@@ -19,18 +19,13 @@ from scenarios.version import Version
 
 _FIELDS: Final = ("activity", "occurred_at", "provider", "quantities", "scenario")
 
-# What nearly all openings look like: ASCII with no escape, the time at Shanghai's offset, and
-# quantities in text, which a pattern of their own reads.
+# What nearly all openings look like: ASCII with no escape, and the time at Shanghai's offset.
 _TEXT: Final = r"[ !#-\[\]-~]*"
 _PLAIN: Final = re.compile(
     rf'\{{"activity":"{_TEXT}","occurred_at":"([0-9]{{4}}-[0-9]{{2}}-[0-9]{{2}})'
     rf'T(?:[01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9]\+08:00","provider":"{_TEXT}",'
     rf'"quantities":\{{([^{{}}\\\x00-\x1f\x7f-\xff]+)\}},"scenario":"({_TEXT})"\}}'.encode()
 ).fullmatch
-_QUANTITY: Final = rf'"([a-z0-9_]+)":"({_TEXT})"'
-_SOME: Final = _QUANTITY.replace("(", "(?:")
-_are_quantities: Final = re.compile(f"{_SOME}(?:,{_SOME})*").fullmatch
-_quantities: Final = re.compile(_QUANTITY).findall
 _KNOWN: Final = 256
 """Quantities remembered of an edition: many acts of a behaviour have the same."""
 
@@ -172,10 +167,11 @@ class Replay:
 
 def _reckon(day: _Day, some: bytes) -> tuple[Mapping[str, Decimal | str], int] | None:
     """What quantities are and give; None if they are not in the one form most have."""
-    text = some.decode()
-    pairs = _quantities(text) if _are_quantities(text) else []
-    quantities = dict(pairs)
-    if not pairs or (len(pairs) > 1 and pairs != sorted(quantities.items())):
+    parts = some.decode().split('"')
+    names = parts[1::4]
+    quantities = dict(zip(names, parts[3::4], strict=False))
+    # Between quotes there are names and values; no name may come twice, or before an earlier one.
+    if parts[::2] != ["", *(":," * len(names))[:-1], ""] or [*quantities] != sorted(names):
         return None
     activity = measure(day.edition, day.begins, quantities)
     found = activity.quantities, quantify(day.edition, activity).mg
