@@ -49,11 +49,9 @@ def _audit(arguments: Sequence[str]) -> int:
     parser.add_argument("--since", type=Path, metavar="OLD_CHECKPOINT")
     parser.add_argument("--state", type=Path, metavar="FILE")
     parser.add_argument("--rules", default="scenarios", metavar="MODULE")
-    parser.add_argument("--jobs", type=int, default=1, metavar="N")
+    parser.add_argument("--jobs", type=_jobs, default=1, metavar="N")
     parser.add_argument("--vkey", metavar="FILE_OR_KEY")
     options = parser.parse_args(arguments)
-    if options.jobs < 1:
-        parser.error("--jobs is at least 1")
     trusted = _keys(parser, options.vkey)
     report = audit(
         options.directory,
@@ -150,7 +148,7 @@ def _rollup(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m ledger rollup")
     parser.add_argument("folder", type=Path, metavar="DIR")
     parser.add_argument("--init", metavar="NAME")
-    parser.add_argument("--jobs", type=int, default=1, metavar="N")
+    parser.add_argument("--jobs", type=_jobs, default=1, metavar="N")
     options = parser.parse_args(arguments)
     try:
         if options.init is not None:
@@ -189,6 +187,12 @@ def _check_opening(entry: Entry, data: bytes) -> str:
     if entry.kind is not Kind.ISSUE or entry.detail.get("commitment") != made:
         raise Unverified("The opening is not what the entry committed to.")
     return opening
+
+
+def _jobs(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"the number of processes is at least 1, not {text}")
+    return int(text)
 
 
 def _keys(parser: argparse.ArgumentParser, given: str | None) -> tuple[Verifier, ...]:

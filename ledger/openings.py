@@ -23,10 +23,12 @@ from ledger.entries import Kind
 from ledger.errors import LedgerError, Malformed
 from ledger.export import Export, Fault, JsonEntry, Read, entry_of
 from ledger.plain import Grant
+from ledger.spends import Spend
 from ledger.transfers import granted
 
 FILE = "openings.jsonl"
-HEAP = 50_000  # claims, about: some 80 MB while they are replayed
+HEAP = 50_000  # claims at most, about: some 60 MB while they are replayed
+HEAPS = 16  # at least, so that no process waits long for the others' last
 
 _head = re.compile(
     rb'\{"account":"resident:([0-9a-f]{32})","index":(0|[1-9][0-9]{0,14}),"opening":"'
@@ -52,6 +54,9 @@ class Claim(NamedTuple):
     withheld: int
 
 
+ClaimRow = tuple[int, str, bytes, str, int, int, int, int]
+"""A claim on its way to its heap."""
+
 _claimed = partial(tuple.__new__, Claim)  # the hot path: a named tuple is a tuple
 
 
@@ -73,17 +78,17 @@ class Heaps(NamedTuple):
     @classmethod
     def of(cls, folder: Path, size: int) -> "Heaps":
         """As many as the claims of so large a log need."""
-        return cls(folder, size // HEAP + 1)
+        return cls(folder, max(HEAPS, size // HEAP + 1))
 
     def number(self, resident: str) -> int:
         """Which heap a resident's claims go to."""
         return int(resident[:8], 16) % self.heaps
 
-    def add(self, claims: Iterable[Claim]) -> None:
+    def add(self, claims: Iterable[ClaimRow]) -> None:
         """Put claims aside; no two processes write to one file."""
-        apart: dict[int, list[tuple[object, ...]]] = {}
+        apart: dict[int, list[ClaimRow]] = {}
         for claim in claims:
-            apart.setdefault(self.number(claim[1]), []).append(claim[:])  # marshal takes no other
+            apart.setdefault(self.number(claim[1]), []).append(claim)
         for number, some in apart.items():
             with (self.folder / f"{number}.{os.getpid()}").open("ab") as file:
                 data = marshal.dumps(some)
@@ -106,7 +111,7 @@ class Heaps(NamedTuple):
 
 def check_openings(export: Export, first: int, entries: Sequence[Read], heaps: Heaps) -> Part:
     """Check the openings of these entries, which begin at leaf ``first``, and put them aside."""
-    claims: list[Claim] = []
+    claims: list[ClaimRow] = []
     with (export.directory / FILE).open("rb") as file:
         begin = end = _find(file, first)
         leaf, before, size = None, first - 1, len(entries)
@@ -187,25 +192,23 @@ def _decode(line: bytes) -> tuple[int, str, bytes, bytes]:
     raise Malformed("An opening has the account, the index, its text and a salt in hex.")
 
 
-def _claim(leaf: int, resident: str, opening: bytes, commitment: str, entry: Read) -> Claim:
+def _claim(leaf: int, resident: str, opening: bytes, commitment: str, entry: Read) -> ClaimRow:
     if isinstance(entry, Grant):
         _, owner, terms, mg, points, committed, awaiting, withheld = entry
-        credited = [terms[0], terms[1], mg, points + awaiting, withheld]
-    elif isinstance(entry, dict):
-        owner, committed, *credited = _credited(entry)
+        scenario, version, points = terms[0], terms[1], points + awaiting
     else:
-        owner = committed = ""
+        owner, committed, scenario, version, mg, points, withheld = _credited(entry)
     if owner != resident:
         raise Malformed("The leaf is not an issue to this account.")
     if committed != commitment:
         raise Malformed("The opening is not what the entry committed to.")
-    return _claimed((leaf, resident, opening, *credited))
+    return leaf, resident, opening, scenario, version, mg, points, withheld
 
 
-def _credited(value: JsonEntry) -> tuple[str, str, str, int, int, int, int]:
+def _credited(value: Spend | JsonEntry) -> tuple[str, str, str, int, int, int, int]:
     """Whose an issue is, its commitment, and what it cites and credits; of no issue, nobody's."""
-    entry = entry_of(value)
-    if entry.kind is not Kind.ISSUE or "rule" not in entry.detail:
+    entry = entry_of(value) if isinstance(value, dict) else None
+    if entry is None or entry.kind is not Kind.ISSUE or "rule" not in entry.detail:
         return "", "", "", 0, 0, 0, 0
     detail = entry.detail
     scenario, version, _ = detail["rule"]

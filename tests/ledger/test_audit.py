@@ -373,6 +373,23 @@ def test_an_opening_of_something_else_is_named(
     assert "openings.jsonl line" in found.where
 
 
+def test_only_an_issue_by_a_rule_has_an_opening(
+    make_town: MakeTown, write_export: Write, rules: str
+) -> None:
+    town = make_town()
+    issue = town.take(town.issue(A, 3, points=0, awaiting=3))
+    town.take(town.issue(A, 3))
+    town.take(town.hold(A, 2))
+    settlement = {"points": 3, "bucket": 20_290_131, "budget": BUDGET, "settles": issue.id}
+    town.take(transfers.settle(**town.stamp(), resident=A, **settlement))
+    town.take(town.act("draft.approved"))
+    kept = town.openings[2], town.openings[3]
+    for leaf in range(4, 7):
+        openings = [*kept, kept[1] | {"index": leaf}]
+        found = fault(write_export(payloads(town.entries), openings, name=f"{leaf}"), rules=rules)
+        assert (found.leaf, "not an issue" in found.what) == (leaf, True)
+
+
 def test_a_withdrawn_version_stays_on_file_and_no_claim_is_recomputed_by_it(
     make_town: MakeTown, write_export: Write, rules: str
 ) -> None:

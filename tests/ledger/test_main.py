@@ -98,13 +98,22 @@ def test_a_fault_is_one_line_and_exit_code_1(
     )
 
 
-@pytest.mark.parametrize(
-    "arguments", [[], [".", "--jobs", "0"], [".", "--vkey", "nonsense"], ["receipt", "x"]]
-)
+@pytest.mark.parametrize("arguments", [[], [".", "--vkey", "nonsense"], ["receipt", "x"]])
 def test_wrong_usage_is_exit_code_2(arguments: list[str]) -> None:
     with pytest.raises(SystemExit) as caught:
         main(arguments)
     assert caught.value.code == 2
+
+
+@pytest.mark.parametrize("command", [["."], ["rollup", "."]])
+@pytest.mark.parametrize("jobs", ["0", "-1", "two"])
+def test_no_process_is_too_few(
+    command: list[str], jobs: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main([*command, "--jobs", jobs])
+    assert caught.value.code == 2
+    assert f"at least 1, not {jobs}" in capsys.readouterr().err
 
 
 def test_it_runs_as_a_program(tmp_path: Path) -> None:
