@@ -95,7 +95,7 @@ def _pay_page(tx: Connection, vault: Vault, registry: Registry, budget: str, now
     living = {resident for resident in sorted(known) if people.lock(tx, resident) is not None}
     left = budgets.balance(tx, budget)
     line = budgets.next_waiting(tx, budget, _PAGE)
-    owed = people.debts(tx, list(living))
+    owed = people.debts(tx, [bytes.fromhex(resident) for resident in living])
     catalogue = registry.current(tx)
     at, today = instant(now), now.astimezone(CITY_ZONE).date()
     made: list[Entry] = []

@@ -244,9 +244,9 @@ def _append(
     now: datetime,
 ) -> None:
     """Stage 8."""
-    residents = {item.who.resident for item in items}
-    people.end_spending(tx, residents)
-    owed = people.debts(tx, list(residents))
+    accounts = {item.who.account for item in items}
+    people.end_spending(tx, accounts)
+    owed = people.debts(tx, accounts)
     at, today = instant(now), now.astimezone(CITY_ZONE).date()
     forms: dict[tuple[int, int], tuple[plain.Terms, plain.Form]] = {}
     made = []
@@ -263,10 +263,10 @@ def _append(
     arrivals = entries.append(tx, made)
     people.put_openings(
         tx,
-        (
+        [
             (arrival, item.who.account, item.sealed)
             for arrival, item in zip(arrivals, items, strict=True)
-        ),
+        ],
     )
     acts.put(
         tx,

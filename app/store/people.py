@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
+from itertools import starmap
 from typing import NamedTuple
 
 from sqlalchemy import Connection, text
@@ -76,12 +77,12 @@ def bound_to(tx: Connection, subjects: Sequence[bytes]) -> dict[bytes, str]:
     return {row.subject: row.resident.hex() for row in rows}
 
 
-# After waiting for a lock both rows are read anew: a consent withdrawn meanwhile is gone.
+# After waiting for a lock both rows are read anew: a consent withdrawn meanwhile is gone. By = ANY
+# an index is walked once, in its own order; joined with unnest it is searched anew for each.
 _RESOLVE = """
 SELECT b.subject, r.id, r.wrapped_key, b.consent_set, r.restricted_at IS NOT NULL
-FROM unnest(%s::bytea[]) AS s (subject)
-JOIN bindings b ON b.subject = s.subject
-JOIN residents r ON r.id = b.resident AND r.erased_at IS NULL
+FROM bindings b JOIN residents r ON r.id = b.resident AND r.erased_at IS NULL
+WHERE b.subject = ANY(%s::bytea[])
 ORDER BY r.id FOR KEY SHARE OF r FOR SHARE OF b"""
 _CONSENTED = text("""
 SELECT c.id, array_agg(s.scenario)
@@ -114,17 +115,16 @@ def resolve_and_lock(
 
 _END_SPENDING = """
 WITH held AS MATERIALIZED (
-  SELECT FROM unnest(%s::bytea[]) AS s (id) JOIN residents r USING (id) ORDER BY r.id
-  FOR SHARE OF r)
+  SELECT FROM residents WHERE id = ANY(%s::bytea[]) ORDER BY id FOR SHARE)
 SELECT count(*) FROM held"""
 
 
-def end_spending(tx: Connection, residents: Collection[str]) -> None:
+def end_spending(tx: Connection, accounts: Collection[bytes]) -> None:
     """Wait for whoever of these is spending, and let none of them spend until the commit; to be
     called before entries that credit them are numbered. Who spends takes what expires first, and an
     audit holds each spending against all that came before it: no points may come in between that
     the spender did not see."""
-    fetch(tx, _END_SPENDING, [bytea_array(map(bytes.fromhex, sorted(residents)))])
+    fetch(tx, _END_SPENDING, [bytea_array(accounts)])
 
 
 def lock(tx: Connection, resident: str) -> bytes | None:
@@ -149,10 +149,10 @@ WHERE account = ANY(%s::bytea[]) AND account_kind = 3 AND amount > 0
 ORDER BY account, asset FOR NO KEY UPDATE"""
 
 
-def debts(tx: Connection, residents: Sequence[str]) -> dict[str, dict[Asset, int]]:
+def debts(tx: Connection, accounts: Collection[bytes]) -> dict[str, dict[Asset, int]]:
     """What each resident owes, of those who owe anything; what is owed is locked."""
     owed: dict[str, dict[Asset, int]] = {}
-    rows = fetch(tx, _DEBTS, [bytea_array(map(bytes.fromhex, residents))])
+    rows = fetch(tx, _DEBTS, [bytea_array(accounts)])
     for account, asset, amount in rows:
         owed.setdefault(account.hex(), {})[_ASSETS[asset]] = amount
     return owed
@@ -191,7 +191,7 @@ def points_by_bucket(resident: str) -> str:
 def put_openings(tx: Connection, openings: Iterable[tuple[int, bytes, bytes]]) -> None:
     """Store (arrival, resident, sealed opening)."""
     columns = ("arrival", "resident", "sealed")
-    copy_packed(tx, "openings", columns, (packed.opening(*row) for row in openings))
+    copy_packed(tx, "openings", columns, starmap(packed.opening, openings))
 
 
 def opening(tx: Connection, arrival: int) -> bytes | None:
@@ -211,15 +211,14 @@ def held(tx: Connection, resident: str) -> int:
 
 
 _FORGET = (
-    "DELETE FROM openings o USING postings p"
-    " WHERE p.account = :id AND p.account_kind <= 3 AND o.arrival = p.arrival",
+    "DELETE FROM openings o USING own_postings(:id, 0) p WHERE o.arrival = p.arrival",
     "DELETE FROM unclaimed u USING bindings b WHERE b.resident = :id AND u.subject = b.subject",
     "DELETE FROM binding_codes c USING bindings b"
     " WHERE b.resident = :id AND c.provider = b.provider AND c.subject = b.subject",
     "DELETE FROM binding_disputes WHERE :id IN (claimant, holder)",
     "DELETE FROM bindings WHERE resident = :id",
     "DELETE FROM consents WHERE resident = :id",
-    "DELETE FROM usage WHERE resident = :id",
+    "DELETE FROM usage WHERE resident = :id AND period IN (SELECT used_periods())",
     "DELETE FROM rejections WHERE resident = :id",
     "DELETE FROM waiting WHERE resident = :id",
     "DELETE FROM messages WHERE resident = :id",
