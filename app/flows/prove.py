@@ -20,6 +20,9 @@ from ledger.tiles import WIDTH, Tile, TileNodes
 _known: WeakKeyDictionary[Engine, dict[tuple[int, int], bytes]] = WeakKeyDictionary()
 _KEPT_LEVEL: Final = 5
 _KEPT: Final = 50_000  # some megabytes
+# Full tiles above the lowest level, of which each speaks for 65,536 leaves or more.
+_tiles: WeakKeyDictionary[Engine, dict[Tile, bytes]] = WeakKeyDictionary()
+_KEPT_TILES: Final = 256  # two megabytes
 
 
 class NotSealedYetError(Exception):
@@ -54,13 +57,22 @@ def receipt(tx: Connection, entry_id: str, owner: str | None = None) -> Receipt:
         raise NotSealedYetError(f"entry {entry_id} will be in the log in about a second")
     own, edge = Tile(0, found.leaf >> 8, WIDTH), size >> 8 << 8
 
+    known, tiles = _known.setdefault(tx.engine, {}), _tiles.setdefault(tx.engine, {})
+
     def read(tile: Tile) -> bytes:
         if tile == own and found.tile:
             return found.tile
+        if tile in tiles:
+            return tiles[tile]
         # it may have become full between two looks
-        return log.read_tile(tx, tile) or log.read_tile(tx, tile)
+        hashes = log.read_tile(tx, tile) or log.read_tile(tx, tile)
+        if tile.level and tile.width == WIDTH and hashes:
+            if len(tiles) >= _KEPT_TILES:
+                tiles.clear()
+            tiles[tile] = hashes
+        return hashes
 
-    nodes, known = TileNodes(size, read), _known.setdefault(tx.engine, {})
+    nodes = TileNodes(size, read)
 
     def node(level: int, index: int) -> bytes:
         if level < _KEPT_LEVEL and index << level < edge:
