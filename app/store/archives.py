@@ -26,7 +26,7 @@ SECTIONS: Final = {
     "binding_disputes": ":id IN (claimant, holder)",
     "unclaimed": "subject IN (SELECT subject FROM bindings WHERE resident = :id)",
     "balances": "account = :id",
-    "usage": "resident = :id",
+    "usage": "resident = :id AND period IN (SELECT used_periods())",
     "waiting": "resident = :id",
     "rejections": "resident = :id",
     "step_days": "resident = :id",
@@ -82,7 +82,7 @@ class Archive(NamedTuple):
 
 _FACTS = text("""
 SELECT e.id, e.payload, l.leaf, o.sealed, e.arrival
-FROM (SELECT DISTINCT arrival FROM postings WHERE account = :id AND account_kind <= 3) p
+FROM (SELECT DISTINCT arrival FROM own_postings(:id, 0)) p
 JOIN entries e USING (arrival) LEFT JOIN leaves l USING (arrival)
 LEFT JOIN openings o USING (arrival)
 ORDER BY e.arrival""")

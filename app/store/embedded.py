@@ -99,7 +99,7 @@ def _tune(folder: Path) -> None:
     free_mb = shutil.disk_usage(folder).free // _MB
     settings = {
         # What is changed at random stays in memory between two batches.
-        "shared_buffers": f"{min(1024, max(128, memory_mb // 8))}MB",
+        "shared_buffers": f"{min(4096, max(128, memory_mb // 8))}MB",
         # The log of several batches, so that nobody waits for room in it.
         "wal_buffers": "64MB",
         # After a checkpoint the first change of each page logs the whole page: seldom, then.

@@ -218,7 +218,7 @@ def of_kind(tx: Connection, resident: str, kind: Kind) -> list[Entry]:
     rows = tx.execute(
         text(
             "SELECT e.payload, e.arrival FROM entries e WHERE e.kind = :kind AND e.arrival IN ("
-            "SELECT arrival FROM postings WHERE account = :id AND account_kind <= 3)"
+            "SELECT arrival FROM own_postings(:id, 0))"
             " ORDER BY e.arrival"
         ),
         {"id": bytes.fromhex(resident), "kind": kind},

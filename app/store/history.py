@@ -45,8 +45,10 @@ _SMALL = ("SET LOCAL enable_hashjoin = off", "SET LOCAL enable_mergejoin = off")
 # The driver's own SQL, for an answer in binary: as text, most of the bytes would be twice as long.
 _LINES = """
 SELECT p.account, e.arrival, e.payload, o.sealed
-FROM (SELECT DISTINCT account, arrival FROM postings
-  WHERE account_kind <= 3 AND account >= %s AND account < %s AND arrival >= %s) p
+FROM (SELECT DISTINCT account, arrival
+  FROM stretches(%(first)s, 9223372036854775807) s JOIN postings ON arrival >> 21 = s
+  WHERE account_kind <= 3 AND account >= %(low)s AND account < %(high)s
+    AND arrival >= %(first)s) p
 JOIN entries e USING (arrival) LEFT JOIN openings o USING (arrival)
 ORDER BY p.account, e.arrival"""
 _BY_ID = text("""
@@ -61,8 +63,9 @@ WHERE p.account IN (SELECT token FROM budgets) AND p.account_kind = 5 AND p.amou
   AND p.arrival >= :first AND e.kind = 'budget.funded'""")
 _WAITING = text("SELECT arrival, budget, points FROM waiting ORDER BY arrival")
 _AWAITED = text("""
-SELECT DISTINCT e.arrival, e.payload FROM postings p JOIN entries e USING (arrival)
-WHERE p.account = :resident AND p.account_kind <= 3 AND e.kind = 'issue'
+SELECT DISTINCT e.arrival, e.payload
+FROM own_postings(:resident, 0) p JOIN entries e USING (arrival)
+WHERE e.kind = 'issue'
   AND (e.payload IS NULL OR position('"awaiting":'::bytea IN e.payload) > 0)
 ORDER BY e.arrival""")
 _ENDING = text("""
@@ -108,7 +111,7 @@ def lines(tx: Connection, low: bytes, high: bytes, first: int) -> list[Line]:
     driver: Any = tx.connection.driver_connection
     try:
         with driver.cursor(binary=True) as cursor:
-            rows = cursor.execute(_LINES, (low, high, first)).fetchall()
+            rows = cursor.execute(_LINES, {"low": low, "high": high, "first": first}).fetchall()
     except psycopg.Error as error:
         raise DBAPIError.instance(_LINES, None, error, psycopg.Error) from error
     return [

@@ -29,7 +29,7 @@ _LINES = """
 SELECT p.account, e.id, coalesce(p.mg, 0), o.sealed, e.kind = 'reverse',
   CASE WHEN e.kind = 'reverse' THEN e.payload END, e.arrival
 FROM (SELECT account, arrival, sum(amount) FILTER (WHERE asset = 1 AND amount > 0)::bigint AS mg
-  FROM postings WHERE account = ANY(%s::bytea[]) AND account_kind <= 3 AND arrival >= %s
+  FROM unnest(%s::bytea[]) who CROSS JOIN LATERAL own_postings(who, %s)
   GROUP BY account, arrival) p
 JOIN entries e USING (arrival) LEFT JOIN openings o USING (arrival)
 WHERE e.kind IN ('issue', 'reverse')

@@ -101,20 +101,27 @@ UNION ALL
 SELECT {_UNREAD}::smallint, 0::smallint, 0, count(*)
 FROM messages WHERE resident = %s AND read_at IS NULL
 ORDER BY 3"""  # noqa: S608 (our own two numbers)
+# Whether an entry is sealed is seen by the outbox, which is small, and not by its leaf.
+# Stretch by stretch from the newest, until there are enough.
 # Only whose page nothing but its place decides can be cut before entries are looked at.
 _NEWEST = """
-SELECT e.arrival, e.payload, l.leaf IS NOT NULL
-FROM (SELECT DISTINCT arrival FROM postings
-      WHERE account = %s AND account_kind <= 3 AND arrival < %s ORDER BY arrival DESC LIMIT %s) p
-JOIN entries e USING (arrival) LEFT JOIN leaves l USING (arrival) ORDER BY e.arrival DESC"""
+SELECT e.arrival, e.payload, o.arrival IS NULL
+FROM (SELECT p.arrival FROM
+        (SELECT s FROM stretches(0, %(before)s) s ORDER BY s DESC) newest
+        CROSS JOIN LATERAL (
+          SELECT DISTINCT arrival FROM postings
+          WHERE arrival >> 21 = s AND account = %(who)s AND account_kind <= 3
+            AND arrival < %(before)s
+          ORDER BY arrival DESC LIMIT %(limit)s) p
+      ORDER BY s DESC, p.arrival DESC LIMIT %(limit)s) p
+JOIN entries e USING (arrival) LEFT JOIN outbox o USING (arrival) ORDER BY e.arrival DESC"""
 # payload: the time stands at one place, and an issue's rule is written in one way only. One that is
 # detached is not read to see that it is not wanted: an issue's postings name its scenario too.
 _WANTED = """
-SELECT e.arrival, e.payload, l.leaf IS NOT NULL
-FROM (SELECT DISTINCT arrival FROM postings
-      WHERE account = %(who)s AND account_kind <= 3
-        AND arrival >= %(since)s AND arrival < %(before)s) p
-JOIN entries e USING (arrival) LEFT JOIN leaves l USING (arrival)
+SELECT e.arrival, e.payload, o.arrival IS NULL
+FROM (SELECT DISTINCT arrival FROM own_postings(%(who)s, %(since)s)
+      WHERE arrival < %(before)s) p
+JOIN entries e USING (arrival) LEFT JOIN outbox o USING (arrival)
 WHERE (%(kind)s::text = '' OR e.kind = %(kind)s::text) AND CASE WHEN e.payload IS NOT NULL
   THEN position(%(area_rule)s::bytea IN e.payload) > 0
     AND position(%(scenario_rule)s::bytea IN e.payload) > 0
@@ -128,9 +135,9 @@ WHERE (%(kind)s::text = '' OR e.kind = %(kind)s::text) AND CASE WHEN e.payload I
   END
 ORDER BY e.arrival DESC LIMIT %(limit)s"""
 _FULL = """
-SELECT e.arrival, e.payload, l.leaf IS NOT NULL, o.sealed, r.wrapped_key, coalesce(w.points, 0),
+SELECT e.arrival, e.payload, b.arrival IS NULL, o.sealed, r.wrapped_key, coalesce(w.points, 0),
   ARRAY(SELECT later.id FROM entries later WHERE later.id IN (%s, %s))
-FROM entries e LEFT JOIN leaves l USING (arrival) LEFT JOIN openings o USING (arrival)
+FROM entries e LEFT JOIN outbox b USING (arrival) LEFT JOIN openings o USING (arrival)
 LEFT JOIN waiting w USING (arrival) LEFT JOIN residents r ON r.id = %s AND r.erased_at IS NULL
 WHERE e.id = %s"""
 _FACTS = "SELECT id, payload, arrival FROM entries WHERE id = ANY(%s::bytea[])"
@@ -172,7 +179,7 @@ def lines(
     """A resident's entries, newest first; with `wanted` only those it speaks of."""
     asked, who = wanted or Wanted(), bytes.fromhex(resident)
     if asked == Wanted(before=asked.before):
-        rows = fetch(tx, _NEWEST, [who, asked.before, limit])
+        rows = fetch(tx, _NEWEST, {"who": who, "before": asked.before, "limit": limit})
         return [_line(row[0], whole(tx, row[1], row[0]), row[2]) for row in rows]
     rules = _rule(asked.area, b"."), _rule(asked.scenario, b'",')
     first, end = asked.first.encode(), (asked.end or ":").encode()
