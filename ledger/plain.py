@@ -154,17 +154,13 @@ class Form:
             and 0 <= withheld < _TOO_MUCH
         ):
             raise Malformed(_UNSOUND)
-        resident = hexlify(wallet)
-        parts: tuple[bytes | int, ...] = hexlify(key), reduction_mg, resident, reduction_mg
-        if points:
-            parts += points, resident, points
-        parts = (
-            (hexlify(commitment), withheld, *parts) if withheld else (hexlify(commitment), *parts)
-        )
-        if awaiting:
-            parts = (awaiting, *parts)
         kind = points > 0, awaiting > 0, withheld > 0
-        data = (self._texts.get(kind) or self._text(*kind)) % parts
+        text, who = self._texts.get(kind) or self._text(*kind), hexlify(wallet)
+        due = (awaiting,) if awaiting else ()
+        cut = (withheld,) if withheld else ()
+        paid = (points, who, points) if points else ()
+        carbon = hexlify(key), reduction_mg, who, reduction_mg
+        data = text % (*due, hexlify(commitment), *cut, *carbon, *paid)
         return _tuple(Issue, (key, wallet, self._terms, reduction_mg, points, data))
 
     def _text(self, paid: bool, waits: bool, cut: bool) -> bytes:

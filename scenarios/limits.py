@@ -80,9 +80,13 @@ def claim(
     Raises Rejected EXCLUDED_BY_GROUP, or the code of a rule in mode "refuse".
     """
     due = points = version.rate.points(mg)
-    used = [usage.get(key, _NOTHING) for key in keys[: len(version.periods)]]
+    own = keys
     if version.group is not None:
-        _refuse_other_members(version.group, keys[len(used) :], usage)
+        own = keys[: len(version.periods)]
+        _refuse_other_members(version.group, keys[len(own) :], usage)
+    used = []
+    for key in own:
+        used.append(usage.get(key, _NOTHING))  # noqa: PERF401 (costs less for one or two)
     shadow = _implausible(version, activity, mg, used) if version.checks else ()
     name = None
     for place, by_count, limit, cap in version.cuts:
@@ -91,7 +95,8 @@ def claim(
         if left < points:
             points, name = left, cap
     changed: dict[Key, Usage] = {}
-    for key, (count, total_mg, granted) in zip(keys, used, strict=False):
+    for key in own:
+        count, total_mg, granted = used[len(changed)]
         changed[key] = _tuple(Usage, (count + 1, total_mg + mg, granted + points))
     return _tuple(Claimed, (points, due - points, name, shadow, changed))
 
