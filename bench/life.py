@@ -58,12 +58,17 @@ class City:
     numbers: Iterator[int] = field(default_factory=count)
 
 
-def live(city: City, wanted: int, span: timedelta, name: str) -> None:
-    """Let so many activities happen, evenly over the days up to yesterday, month by month."""
+def live(city: City, wanted: int, span: timedelta, name: str, part: int = 1) -> None:
+    """Let so many activities happen, evenly over the days up to yesterday, month by month; one
+    customer in `part` does them."""
     today = city.stage.now().astimezone(CITY_ZONE).date()
     days = [today - span + timedelta(days=n) for n in range(span.days)]
     bounds = [wanted * n // len(days) for n in range(len(days) + 1)]
     plan = {day: bounds[n + 1] - bounds[n] for n, day in enumerate(days)}
+    doers = [
+        one._replace(customers=one.customers[: max(1, len(one.customers) // part)])
+        for one in city.stage.providers
+    ]
     context = multiprocessing.get_context("spawn")
     columns = (TextColumn(name), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with (
@@ -75,7 +80,7 @@ def live(city: City, wanted: int, span: timedelta, name: str) -> None:
             month = {day: plan[day] for day in group}
             jobs = [
                 pool.submit(_report, city.stage.config, provider, half, month)
-                for half, provider in enumerate(city.stage.providers)
+                for half, provider in enumerate(doers)
             ]
             city.lived += sum(job.result() for job in jobs)
             end = datetime.combine(max(month), clock_time.max, CITY_ZONE)
