@@ -220,7 +220,7 @@ def _reverse(
     activity = measure(version, read_time(document["occurred_at"]), document["quantities"])
     who, mg = entry.resident, granted(entry, Asset.CO2E)
     account = bytes.fromhex(who)
-    counted = usage.read(tx, [(account, key) for key in needs(version, activity)])
+    counted = usage.read(tx, {key: [account] for key in needs(version, activity)})
     changed = undo(version, activity, mg, points, counted.get(account, {}))
     usage.store(tx, {account: changed}, dict.fromkeys([(account, key) for key in changed], True))
     if act := fingerprint(vault, who, version, activity):

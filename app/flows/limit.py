@@ -22,16 +22,17 @@ def limit(
     tx: Connection, vault: Vault, provider: str, items: list[Item], result: Credited
 ) -> list[Item]:
     """Stage 6. Counters are locked, read, and left as they then stand."""
-    wanted: set[usage.Counter] = set()
+    wanted: dict[Key, set[bytes]] = {}
     keys: dict[tuple[int, int], tuple[Key, ...]] = {}  # by edition and day: many acts share them
     for item in items:
         shared = id(item.version), item.activity.day
         if shared not in keys:
             keys[shared] = needs(item.version, item.activity)
+            wanted |= {key: set() for key in keys[shared] if key not in wanted}
         item.counters = keys[shared]
         account = item.who.account
         for key in item.counters:
-            wanted.add((account, key))
+            wanted[key].add(account)
     usage.lock(tx, lock_names({id(item.version): item.version for item in items}.values()))
     items = _drop_same_acts(tx, vault, provider, items, result)
     counted = usage.read(tx, wanted)

@@ -20,6 +20,10 @@ SELECT u.resident, u.scenario, u.period, u.count, u.reduction_mg, u.points
 FROM unnest(%(residents)s::bytea[], %(scenarios)s::text[], %(periods)s::integer[])
   AS k (resident, scenario, period)
 JOIN usage u ON (u.resident, u.period, u.scenario) = (k.resident, k.period, k.scenario)"""
+_READ_ALIKE = """
+SELECT resident, count, reduction_mg, points FROM usage
+WHERE resident = ANY(%s::bytea[]) AND period = %s::integer AND scenario = %s"""
+_ALIKE = 32  # of so many residents, a counter is read by one walk through the index
 _UPDATE = """
 UPDATE usage u SET count = k.count, reduction_mg = k.reduction_mg, points = k.points
 FROM unnest(%(residents)s::bytea[], %(scenarios)s::text[], %(periods)s::integer[],
@@ -34,12 +38,21 @@ def lock(tx: Connection, limits: Iterable[str]) -> None:
         tx.execute(text("SELECT pg_advisory_xact_lock(hashtextextended(:name, 1))"), {"name": name})
 
 
-def read(tx: Connection, wanted: Collection[Counter]) -> Counters:
-    """Each resident's counters, of those that were ever counted."""
+def read(tx: Connection, wanted: Mapping[Key, Collection[bytes]]) -> Counters:
+    """The counters under these keys of these accounts, of those that were ever counted."""
     found: Counters = {}
-    if wanted:
-        for resident, scenario, period, *used in fetch(tx, _READ, _arrays(wanted)):
-            found.setdefault(resident, {})[scenario, period] = Usage(*used)
+    rest: list[Counter] = []
+    for key, accounts in wanted.items():
+        if len(accounts) < _ALIKE:
+            rest += [(account, key) for account in accounts]
+            continue
+        scenario, period = key
+        rows = fetch(tx, _READ_ALIKE, [bytea_array(accounts), period, scenario])
+        for account, count, mg, points in rows:
+            found.setdefault(account, {})[key] = Usage(count, mg, points)
+    if rest:
+        for account, scenario, period, *used in fetch(tx, _READ, _arrays(rest)):
+            found.setdefault(account, {})[scenario, period] = Usage(*used)
     return found
 
 

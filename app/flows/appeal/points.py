@@ -43,7 +43,7 @@ def worth(
             "SAME_ACT", "an act of this kind at nearly this time is credited; appeal that entry"
         )
     account = bytes.fromhex(resident)
-    counted = usage.read(tx, [(account, key) for key in keys]).get(account, {})
+    counted = usage.read(tx, {key: [account] for key in keys}).get(account, {})
     return claim(version, activity, mg, keys, counted).points
 
 

@@ -77,14 +77,11 @@ class Slicer:
         owners = history.owners(self._tx, [life.resident for life in people])
         wallets = history.wallets(self._tx, [life.resident for life in people])
         opened = [self._open(life, owners[life.resident].wrapped_key) for life in people]
-        counters = usage.read(
-            self._tx,
-            [
-                (life.resident, key)
-                for life, known in zip(people, opened, strict=True)
-                for key in wanted(known)
-            ],
-        )
+        keys: dict[Key, list[bytes]] = {}
+        for life, known in zip(people, opened, strict=True):
+            for key in wanted(known):
+                keys.setdefault(key, []).append(life.resident)
+        counters = usage.read(self._tx, keys)
         for life, known in zip(people, opened, strict=True):
             events = life.trace()
             start = begin(life, known, counters.get(life.resident, {}))
