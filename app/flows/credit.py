@@ -319,8 +319,8 @@ def _issue(
     form: plain.Form,
     owed: dict[str, dict[Asset, int]],
 ) -> Entry | plain.Issue:
-    points, withheld, *_ = item.granted
-    resident, account, *_ = item.who
+    points, withheld, _, _, _ = item.granted
+    resident, account, _, _, _ = item.who
     awaiting = 0
     if item.waits:
         points, awaiting = 0, points

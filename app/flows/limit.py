@@ -25,13 +25,14 @@ def limit(
     wanted: dict[Key, set[bytes]] = {}
     keys: dict[tuple[int, int], tuple[Key, ...]] = {}  # by edition and day: many acts share them
     for item in items:
-        shared = id(item.version), item.activity.day
-        if shared not in keys:
-            keys[shared] = needs(item.version, item.activity)
-            wanted |= {key: set() for key in keys[shared] if key not in wanted}
-        item.counters = keys[shared]
-        account = item.who.account
-        for key in item.counters:
+        version, account = item.version, item.who.account
+        shared = id(version), item.activity.day
+        own = keys.get(shared)
+        if own is None:
+            own = keys[shared] = needs(version, item.activity)
+            wanted |= {key: set() for key in own if key not in wanted}
+        item.counters = own
+        for key in own:
             wanted[key].add(account)
     usage.lock(tx, lock_names({id(item.version): item.version for item in items}.values()))
     items = _drop_same_acts(tx, vault, provider, items, result)
@@ -40,18 +41,19 @@ def limit(
     granted = []
     for item in items:
         account = item.who.account
-        own = counted.get(account)
-        if own is None:
-            own = counted[account] = {}
+        stand = counted.get(account)
+        if stand is None:
+            stand = counted[account] = {}
         try:
-            item.granted = claim(item.version, item.activity, item.mg, item.counters, own)
+            made = claim(item.version, item.activity, item.mg, item.counters, stand)
         except Rejected as error:
             refuse(result, item, error.code, error.detail)
             continue
+        item.granted = made
         granted.append(item)
-        for key, used in item.granted.changed.items():
-            changed.setdefault((account, key), key in own)
-            own[key] = used
+        for key, used in made.changed.items():
+            changed.setdefault((account, key), key in stand)
+            stand[key] = used
     usage.store(tx, counted, changed)
     return granted
 
