@@ -102,7 +102,7 @@ def write(
     Raises ``Malformed`` for anything that is no sound issue.
     """
     key, wallet, committed = _bytes(id), _bytes(resident), _bytes(commitment)
-    form = Form(terms, at)
+    form = _form(terms, at)
     return form.issue(key, wallet, committed, reduction_mg, points, awaiting, withheld)
 
 
@@ -190,6 +190,8 @@ class Form:
         self._texts[paid, waits, cut] = text
         return text
 
+
+_form = lru_cache(maxsize=1024)(Form)
 
 # Fewer digits than MAX_INT and MAX_VERSION have: larger numbers are Entry.read's.
 _FORM = (
