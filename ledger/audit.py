@@ -121,7 +121,7 @@ def audit(
     return Report(
         head=head,
         kinds=replay.kinds,
-        balances=len(book.balances),
+        balances=sum(1 for _ in book.balances()),
         versions=len(book.effective),
         withdrawn=len(book.withdrawn),
         issues=sum(replay.claims.values()),
@@ -138,7 +138,7 @@ def audit(
 def _merchants(book: Book) -> dict[str, tuple[int, int]]:
     allowed = {
         account.token: buckets[0]
-        for (account, _), buckets in book.balances.items()
+        for (account, _), buckets in book.balances()
         if account.kind is AccountKind.MERCHANT
     }
     return {

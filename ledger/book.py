@@ -5,7 +5,8 @@ sentence: the entry must be the very one its verb in ``ledger.transfers`` makes 
 it stands. A refused entry leaves the book as it was.
 """
 
-from collections.abc import Callable, Mapping, MutableMapping
+from collections.abc import Callable, Iterator, Mapping, MutableMapping
+from typing import TypeVar
 
 from ledger import keys, transfers
 from ledger.accounts import Account, AccountKind, Asset
@@ -17,23 +18,29 @@ from ledger.transfers import Rule, granted, redeemed
 
 _DEBT, _HELD = AccountKind.DEBT, AccountKind.HELD
 _MERCHANT, _WALLET = AccountKind.MERCHANT, AccountKind.RESIDENT
+_CO2E, _POINT = Asset.CO2E, Asset.POINT
 _GUARDED = frozenset(kind for kind in AccountKind if kind.guarded)
+_YEARS = 9999  # a wallet's buckets up to here are years of CO2e, those beyond are days of points
 _NOTHING: Mapping[int, int] = {}
 _NO_DEBT: Mapping[Asset, int] = {}
 _UNPUBLISHED = "{} version {} was not published like this, or was withdrawn."
+
+_K = TypeVar("_K")
 
 
 class Book:
     """Balances and what earlier entries left open.
 
     ``entries`` holds every entry applied, by id; an auditor gives a mapping of its own that keeps
-    less in memory. ``balances`` maps (account, asset) to {bucket: amount}, zeros left out.
+    less in memory. ``wallets`` has what each resident holds, by bucket: points by their last day,
+    mg of CO2e by their year, which no day is; zeros are left out.
     """
 
     def __init__(self, entries: MutableMapping[str, Entry] | None = None) -> None:
         self.entries = {} if entries is None else entries
         self.size = 0
-        self.balances: dict[tuple[Account, Asset], dict[int, int]] = {}
+        self.wallets: dict[str, dict[int, int]] = {}
+        self._others: dict[tuple[Account, Asset], dict[int, int]] = {}  # all other balances
         # (scenario, version) -> digest: those an issue may cite, and those it no longer may
         self.published: dict[tuple[str, int], str] = {}
         self.withdrawn: dict[tuple[str, int], str] = {}
@@ -67,26 +74,41 @@ class Book:
 
     def carry(self, account: Account, asset: Asset, bucket: int, amount: int) -> None:
         """Let an account hold so much more, or less: no guard is asked."""
-        total = self.add((account, asset), bucket, amount)
-        if account.kind is _DEBT:
-            self._owe(account.token, asset, total)
+        kind, token = account
+        if kind is _WALLET:
+            _add(self.wallets, token, bucket, amount)
+            return
+        total = _add(self._others, (account, asset), bucket, amount)
+        if kind is _DEBT:
+            self._owe(token, asset, total)
+        elif kind not in _GUARDED:
+            self._open.add((account, asset))
 
     def balance(self, account: Account, asset: Asset, bucket: int = 0) -> int:
         """What an account holds of an asset in a bucket."""
-        return self.balances.get((account, asset), _NOTHING).get(bucket, 0)
+        if account.kind is _WALLET:
+            return self.wallets.get(account.token, _NOTHING).get(bucket, 0)
+        return self._others.get((account, asset), _NOTHING).get(bucket, 0)
+
+    def balances(self) -> Iterator[tuple[tuple[Account, Asset], Mapping[int, int]]]:
+        """What each account holds of each asset, by bucket, zeros left out."""
+        for resident, held in self.wallets.items():
+            points = self.wallet(resident)
+            carbon = {year: mg for year, mg in held.items() if year not in points}
+            for asset, buckets in ((_CO2E, carbon), (_POINT, points)):
+                if buckets:
+                    yield (Account(_WALLET, resident), asset), buckets
+        yield from self._others.items()
 
     def wallet(self, resident: str) -> Mapping[int, int]:
         """The points a resident holds, by bucket."""
-        return self.balances.get((Account(_WALLET, resident), Asset.POINT), _NOTHING)
+        held = self.wallets.get(resident, _NOTHING)
+        return {day: points for day, points in held.items() if day > _YEARS}
 
     def holdings(self, resident: str) -> dict[tuple[Asset, int], int]:
         """All a resident holds, by asset and bucket."""
-        account = Account(_WALLET, resident)
-        return {
-            (asset, bucket): amount
-            for asset in Asset
-            for bucket, amount in self.balances.get((account, asset), _NOTHING).items()
-        }
+        held = self.wallets.get(resident, _NOTHING)
+        return {(_POINT if at > _YEARS else _CO2E, at): amount for at, amount in held.items()}
 
     def debt(self, resident: str) -> Mapping[Asset, int]:
         """What a resident owes, assets of which nothing is owed left out."""
@@ -96,8 +118,8 @@ class Book:
         """The sums of the open accounts as a day is closed with them: kind and asset to sum."""
         sums: dict[str, int] = {}
         for account, asset in self._open:
-            name = f"{account.kind}:{asset}"
-            sums[name] = sums.get(name, 0) + sum(self.balances[account, asset].values())
+            name, buckets = f"{account.kind}:{asset}", self._others.get((account, asset), _NOTHING)
+            sums[name] = sums.get(name, 0) + sum(buckets.values())
         return {name: total for name, total in sums.items() if total}
 
     def _post(self, postings: tuple[Posting, ...]) -> None:
@@ -111,23 +133,6 @@ class Book:
                     )
         for account, asset, bucket, amount in postings:
             self.carry(account, asset, bucket, amount)
-
-    def add(self, key: tuple[Account, Asset], bucket: int, amount: int) -> int:
-        """As ``carry``, for an account that is no debt; what it holds now."""
-        buckets = self.balances.get(key)
-        if buckets is None:
-            buckets = self.balances[key] = {}
-            if key[0].kind not in _GUARDED:
-                self._open.add(key)
-        total = buckets.get(bucket, 0) + amount
-        if total:
-            buckets[bucket] = total
-        else:
-            del buckets[bucket]
-            if not buckets:
-                del self.balances[key]
-                self._open.discard(key)
-        return total
 
     def _owe(self, resident: str, asset: Asset, total: int) -> None:
         owed = {**self.debt(resident), asset: total}
@@ -278,7 +283,7 @@ class Book:
         token = entry.detail["account"].partition(":")[2]
         if token in self.erased:
             raise Refused(f"The resident {token} was erased before.")
-        if (Account(_HELD, token), Asset.POINT) in self.balances:
+        if (Account(_HELD, token), Asset.POINT) in self._others:
             raise Refused(f"The resident {token} has open holds; resolve them first.")
 
     def _check_close(self, entry: Entry) -> None:
@@ -352,6 +357,20 @@ _MEMORY: Mapping[Kind, Callable[[Book, Entry], None]] = {
     Kind.SUBJECT_ERASED: Book._remember_erasure,
     Kind.DAY_CLOSED: Book._remember_close,
 }
+
+
+def _add(holdings: dict[_K, dict[int, int]], key: _K, bucket: int, amount: int) -> int:
+    buckets = holdings.get(key)
+    if buckets is None:
+        buckets = holdings[key] = {}
+    total = buckets.get(bucket, 0) + amount
+    if total:
+        buckets[bucket] = total
+    else:
+        del buckets[bucket]
+        if not buckets:
+            del holdings[key]
+    return total
 
 
 def _require_same(entry: Entry, wanted: Entry) -> None:

@@ -230,7 +230,7 @@ def _totals(state: Path) -> Totals:
     known = load(state)
     known.ids.close()
     sums: dict[tuple[AccountKind, Asset], int] = {}
-    for (account, asset), buckets in known.book.balances.items():
+    for (account, asset), buckets in known.book.balances():
         place = account.kind, asset
         sums[place] = sums.get(place, 0) + sum(buckets.values())
 

@@ -17,10 +17,7 @@ from ledger.spends import Spend
 _BUDGET, _REDUCTION, _WALLET = AccountKind.BUDGET, AccountKind.REDUCTION, AccountKind.RESIDENT
 _HELD, _MERCHANT = AccountKind.HELD, AccountKind.MERCHANT
 _CO2E, _POINT = Asset.CO2E, Asset.POINT
-_REDEEMED = Account(AccountKind.REDEEMED), _POINT
-_SETTLEMENT = Account(AccountKind.SETTLEMENT), _POINT
-
-_account = tuple.__new__  # a named tuple is a tuple
+_REDEEMED, _SETTLEMENT = Account(AccountKind.REDEEMED), Account(AccountKind.SETTLEMENT)
 
 Sum = tuple[Terms, int, int]
 """What plain issues under the same terms credit together: mg of CO2e, points."""
@@ -43,18 +40,21 @@ def pay(book: Book, sums: Sequence[Sum], residents: Collection[str]) -> bool:
     if not (book.erased.isdisjoint(residents) and book.debts.keys().isdisjoint(residents)):
         return False
     for (scenario, _, _, vintage, budget, _), reduction_mg, points in sums:
-        book.add((Account(_REDUCTION, scenario), _CO2E), vintage, -reduction_mg)
+        book.carry(Account(_REDUCTION, scenario), _CO2E, vintage, -reduction_mg)
         if points:
-            book.add((Account(_BUDGET, budget), _POINT), 0, -points)
+            book.carry(Account(_BUDGET, budget), _POINT, 0, -points)
     return True
 
 
 def grant(book: Book, resident: str, terms: Terms, reduction_mg: int, points: int) -> bool:
     """Give a plain issue that was paid to its resident."""
-    wallet = _account(Account, (_WALLET, resident))
-    book.add((wallet, _CO2E), terms[3], reduction_mg)
+    _, _, _, vintage, _, bucket = terms
+    wallet = book.wallets.get(resident)
+    if wallet is None:
+        wallet = book.wallets[resident] = {}
+    wallet[vintage] = wallet.get(vintage, 0) + reduction_mg
     if points:
-        book.add((wallet, _POINT), terms[5], points)
+        wallet[bucket] = wallet.get(bucket, 0) + points
     book.size += 1
     return True
 
@@ -82,14 +82,14 @@ def spend(book: Book, one: Spend) -> bool:
         allowance = Account(_MERCHANT, merchant)
         if book.balance(allowance, _POINT) < points:
             return False
-        book.add((allowance, _POINT), 0, -points)
-        book.add(_SETTLEMENT, 0, points)
+        book.carry(allowance, _POINT, 0, -points)
+        book.carry(_SETTLEMENT, _POINT, 0, points)
         book.redeemed[merchant] = book.redeemed.get(merchant, 0) + points
-    source = held if hold else wallet, _POINT
-    target = _REDEEMED if merchant else (wallet if hold else held, _POINT)
+    source = held if hold else wallet
+    target = _REDEEMED if merchant else wallet if hold else held
     for bucket, amount in lines:
-        book.add(source, bucket, -amount)
-        book.add(target, bucket, amount)
+        book.carry(source, _POINT, bucket, -amount)
+        book.carry(target, _POINT, bucket, amount)
     if hold:
         del book.held[hold]
     elif not merchant:

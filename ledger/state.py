@@ -107,10 +107,10 @@ def _parts(state: State) -> Iterator[bytes]:
         "redeemed": book.redeemed,
         "erased": sorted(book.erased),
         "closed": book.closed,
-        "balances": len(book.balances),
+        "balances": sum(1 for _ in book.balances()),
     }
     yield _line(facts)
-    for (account, asset), buckets in book.balances.items():
+    for (account, asset), buckets in book.balances():
         yield _line([account.name, asset, *buckets.items()])
     yield from state.ids.write()
 

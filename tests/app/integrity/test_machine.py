@@ -220,7 +220,7 @@ class Machine(RuleBasedStateMachine):
         query = "SELECT account, account_kind, asset, bucket, amount FROM balances WHERE amount > 0"
         assert {row[:4]: row[4] for row in self.town.rows(query)} == {
             (account.key, account.kind.code, asset.code, bucket): amount
-            for (account, asset), buckets in book.balances.items()
+            for (account, asset), buckets in book.balances()
             if account.kind.guarded
             for bucket, amount in buckets.items()
         }
