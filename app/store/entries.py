@@ -160,7 +160,7 @@ def _append_many(tx: Connection, entries: Sequence[Entry | Issue]) -> list[int]:
             raise _insufficient(merchants)
     _move(tx, _CREDIT, [change for change in changes if change[4] > 0])
     arrivals, payloads = _write(tx, entries)
-    copy_packed(tx, "postings", _POSTING, map(packed.postings, arrivals, entries))
+    copy_packed(tx, "postings", _POSTING, packed.postings(arrivals, entries))
     copy_packed(tx, "outbox", _OUTBOX, map(packed.outbox, arrivals, map(leaf_hash, payloads)))
     return arrivals
 

@@ -6,7 +6,7 @@ is packed in one call; and the four postings of a plain issue differ in four val
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from struct import Struct
 from typing import Any, Final
@@ -92,27 +92,28 @@ def _counter(key: Key) -> bytes:
     return _LENGTH(len(name)) + name + _LENGTH(4) + _LENGTH(key[1])
 
 
-def postings(arrival: int, one: Entry | Issue) -> bytes:
-    """All of an entry's `postings`: arrival, amount, account, bucket, account_kind, asset."""
-    if type(one) is not Issue:
-        return b"".join(
-            [
-                _POSTING(6, 8, arrival, 8, amount, 16, key, 4, bucket, 2, kind, 2, asset)
-                for amount, key, bucket, kind, asset in one.rows()
-            ]
-        )
-    _, wallet, terms, mg, points, _ = one
-    source, carbon, budget, credit = _shared(terms)
-    # fmt: off
-    if not points:
-        return _CARBON(
-            _FIELDS, 8, arrival, 8, -mg, source, 8, arrival, 8, mg, 16, wallet, carbon[:20]
-        )
-    return _POINTS(
-        _FIELDS, 8, arrival, 8, -mg, source, 8, arrival, 8, mg, 16, wallet, carbon,
-        8, arrival, 8, -points, budget, 8, arrival, 8, points, 16, wallet, credit,
-    )
-    # fmt: on
+def postings(arrivals: Iterable[int], entries: Iterable[Entry | Issue]) -> Iterator[bytes]:
+    """All of each entry's `postings`: arrival, amount, account, bucket, account_kind, asset."""
+    shared = None  # one batch's issues have few different terms: two in a row, mostly the same
+    for arrival, one in zip(arrivals, entries, strict=True):
+        if type(one) is not Issue:
+            for amount, key, bucket, kind, asset in one.rows():
+                yield _POSTING(6, 8, arrival, 8, amount, 16, key, 4, bucket, 2, kind, 2, asset)
+            continue
+        _, wallet, terms, mg, points, _ = one
+        if terms is not shared:
+            shared, (source, carbon, budget, credit) = terms, _shared(terms)
+        # fmt: off
+        if points:
+            yield _POINTS(
+                _FIELDS, 8, arrival, 8, -mg, source, 8, arrival, 8, mg, 16, wallet, carbon,
+                8, arrival, 8, -points, budget, 8, arrival, 8, points, 16, wallet, credit,
+            )
+        else:
+            yield _CARBON(
+                _FIELDS, 8, arrival, 8, -mg, source, 8, arrival, 8, mg, 16, wallet, carbon[:20]
+            )
+        # fmt: on
 
 
 @lru_cache(maxsize=1024)
