@@ -124,7 +124,7 @@ def audit(
         balances=sum(1 for _ in book.balances()),
         versions=len(book.effective),
         withdrawn=len(book.withdrawn),
-        issues=sum(replay.claims.values()),
+        issues=replay.issues,
         recomputed=recomputed,
         missing=missing,
         opened=acts,
@@ -255,8 +255,7 @@ def _recompute(
 ) -> tuple[int, int]:
     """How many openings held, and how many are missing without an erasure in this log."""
     erased = replay.book.erased
-    due = sum(replay.claims.values())
-    done = living = 0
+    done = missing = 0
     faults: list[Fault] = []
     gone, undone = _by_heap(heaps, erased), _by_heap(heaps, replay.reversals)
     rest = rules, tuple(replay.book.withdrawn)
@@ -268,15 +267,14 @@ def _recompute(
         )
         for number in range(heaps.heaps)
     )
-    for count, alive, fault in workers.each(recompute, parts):
-        done, living = done + count, living + alive
+    for count, without, fault in workers.each(recompute, parts):
+        done, missing = done + count, missing + without
         faults += [fault] if fault else []
-        progress("claims", done, due)
+        progress("claims", done, replay.issues)
     if faults:
         size = replay.book.size
         raise min(faults, key=lambda fault: size if fault.leaf is None else fault.leaf)
-    owed = sum(count for resident, count in replay.claims.items() if resident not in erased)
-    return done, owed - living
+    return done, missing
 
 
 def _by_heap(heaps: Heaps, residents: Iterable[str]) -> dict[int, list[str]]:

@@ -11,7 +11,7 @@ import marshal
 import os
 import re
 from binascii import unhexlify
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import IO, NamedTuple
@@ -41,8 +41,8 @@ _LENGTH = 8  # bytes before each part of a heap, which say how long it is
 
 
 class Claim(NamedTuple):
-    """A claim that was opened: what its entry cites and credits; ``points`` are all that are due,
-    paid at once or later."""
+    """What an issue cites and credits, with its opening; ``points`` are all that are due, paid at
+    once or later. Of one that was not opened there is only leaf and resident."""
 
     leaf: int
     resident: str
@@ -124,12 +124,15 @@ def check_openings(export: Export, first: int, entries: Sequence[Read], heaps: H
                 leaf = index
                 if index <= before:
                     raise Malformed("The openings are not in the order of the leaves.")
+                if index > before + 1:
+                    claims += _unopened(first, entries, range(before + 1, index))
                 made = commit(salt, opening)
                 claims.append(_claim(index, resident, opening, made, entries[index - first]))
                 before = index
                 end += len(line)
         except LedgerError as error:
             return Part(begin, end, (leaf, _where(file, end), str(error)))
+    claims += _unopened(first, entries, range(before + 1, first + size))
     heaps.add(claims)
     return Part(begin, end, None)
 
@@ -190,6 +193,14 @@ def _decode(line: bytes) -> tuple[int, str, bytes, bytes]:
         } if not more and account.startswith("resident:") and index >= 0 and is_digest(salt):
             return index, account.removeprefix("resident:"), opening.encode(), unhexlify(salt)
     raise Malformed("An opening has the account, the index, its text and a salt in hex.")
+
+
+def _unopened(first: int, entries: Sequence[Read], leaves: range) -> Iterator[ClaimRow]:
+    for leaf in leaves:
+        entry = entries[leaf - first]
+        owner = entry.resident if isinstance(entry, Grant) else _credited(entry)[0]
+        if owner:
+            yield leaf, owner, b"", "", 0, 0, 0, 0
 
 
 def _claim(leaf: int, resident: str, opening: bytes, commitment: str, entry: Read) -> ClaimRow:

@@ -59,9 +59,9 @@ def recompute(
     reversals: Mapping[int, int],
     erased: Set[str],
 ) -> tuple[int, int, Fault | None]:
-    """Recompute the claims of a heap: how many held, and the first fault.
+    """Recompute the claims of a heap: how many held, how many were not opened, the first fault.
 
-    The second number counts those of residents who are not among the ``erased``; ``withdrawn``
+    The second number leaves out those of residents who are among the ``erased``; ``withdrawn``
     names the versions that never took effect, ``reversals`` maps the leaf of a reversed entry to
     the leaf of its reversal.
     """
@@ -70,18 +70,19 @@ def recompute(
         replay = _load(rules, versions, tuple(withdrawn))
     except Fault as fault:
         return 0, 0, fault
-    count = living = 0
+    count = missing = 0
     faults: list[Fault] = []
     accounts = heaps.take(number)
     while accounts:
         resident, claims = accounts.popitem()
-        count += len(claims)
-        living += len(claims) if resident not in erased else 0
+        opened = [claim for claim in claims if claim.scenario]
+        count += len(opened)
+        missing += len(claims) - len(opened) if resident not in erased else 0
         try:
-            _replay(replay, f"resident:{resident}", claims, reversals)
+            _replay(replay, f"resident:{resident}", opened, reversals)
         except Fault as fault:
             faults.append(fault)
-    return count, living, min(faults, key=lambda fault: fault.leaf or 0, default=None)
+    return count, missing, min(faults, key=lambda fault: fault.leaf or 0, default=None)
 
 
 def _replay(replay: Rules, account: str, claims: list[Claim], reversals: Mapping[int, int]) -> None:

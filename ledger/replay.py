@@ -148,7 +148,7 @@ class Replay:
         self.book.entries = Seen(export, head, self._ids)
         # What the state has of the first bundle is read again, for its hashes alone.
         self.begin = self.book.size
-        self.claims: dict[str, int] = {}  # by resident, entries that cite a rule: with an opening
+        self.issues = 0  # that cite a rule: with an opening
         # by resident: leaf of an entry that was reversed -> leaf of the reversal
         self.reversals: dict[str, dict[int, int]] = {}
         self._opened = 0  # bytes of openings
@@ -186,7 +186,7 @@ class Replay:
 
     def _take_run(self, run: _Run, terms: list[Terms]) -> None:
         sums, rows = run
-        book, add, claims = self.book, self._ids.add, self.claims
+        book, add, plain = self.book, self._ids.add, 0
         wanted = [(terms[at], reduction_mg, points) for at, (reduction_mg, points) in sums.items()]
         paid = runs.pay(book, wanted, [row[1] for row in rows if len(row) == 5])
         credit = runs.grant if paid else runs.credit
@@ -195,8 +195,7 @@ class Replay:
                 key, resident, at, reduction_mg, points = row
                 if credit(book, resident, terms[at], reduction_mg, points):
                     add(key)
-                    claims[resident] = claims.get(resident, 0) + 1
-                    self.kinds[Kind.ISSUE] += 1
+                    plain += 1
                 else:
                     self._apply(self._leaves.entry(book.size))
             elif runs.spend(book, Spend(*row)):
@@ -204,6 +203,8 @@ class Replay:
                 self.kinds[row[2]] += 1
             else:
                 self._apply(self._leaves.entry(book.size))
+        self.issues += plain
+        self.kinds[Kind.ISSUE] += plain
 
     def _apply(self, entry: Entry) -> None:
         leaf = self.book.size
@@ -214,7 +215,7 @@ class Replay:
             raise Fault(leaf, where, f"{entry.kind} {entry.id}: {error}") from error
         self.kinds[entry.kind] += 1
         if "rule" in entry.detail:
-            self.claims[entry.resident] = self.claims.get(entry.resident, 0) + 1
+            self.issues += 1
         elif entry.kind is Kind.REVERSE:
             original = self._ids.leaf(unhexlify(entry.detail["reverses"]))
             if original is not None:
