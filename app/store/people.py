@@ -28,6 +28,7 @@ class Member(NamedTuple):
     restricted: bool
 
 
+_tuple = tuple.__new__  # the hot path: a named tuple is a tuple
 _ASSETS = {asset.code: asset for asset in Asset}
 
 
@@ -108,8 +109,8 @@ def resolve_and_lock(
     consented = {row[0]: frozenset(row[1]) for row in tx.execute(_CONSENTED, sets)} if rows else {}
     none: frozenset[str] = frozenset()
     return {
-        row[0]: Member(row[1].hex(), row[1], row[2], consented.get(row[3], none), row[4])
-        for row in rows
+        subject: _tuple(Member, (who.hex(), who, key, consented.get(own, none), restricted))
+        for subject, who, key, own, restricted in rows
     }
 
 

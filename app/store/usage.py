@@ -14,6 +14,7 @@ from scenarios import Key, Usage
 Counters = dict[bytes, dict[Key, Usage]]  # account -> (scenario, YYYYMMDD or YYYYMM) -> usage
 Counter = tuple[bytes, Key]
 
+_tuple = tuple.__new__  # the hot path: a named tuple is a tuple
 _COLUMNS = ("resident", "scenario", "period", "count", "reduction_mg", "points")
 _READ = """
 SELECT u.resident, u.scenario, u.period, u.count, u.reduction_mg, u.points
@@ -49,7 +50,7 @@ def read(tx: Connection, wanted: Mapping[Key, Collection[bytes]]) -> Counters:
         scenario, period = key
         rows = fetch(tx, _READ_ALIKE, [bytea_array(accounts), period, scenario])
         for account, count, mg, points in rows:
-            found.setdefault(account, {})[key] = Usage(count, mg, points)
+            found.setdefault(account, {})[key] = _tuple(Usage, (count, mg, points))
     if rest:
         for account, scenario, period, *used in fetch(tx, _READ, _arrays(rest)):
             found.setdefault(account, {})[scenario, period] = Usage(*used)
