@@ -26,6 +26,8 @@ _PLAIN: Final = re.compile(
     rf'T(?:[01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9]\+08:00","provider":"{_TEXT}",'
     rf'"quantities":\{{([^{{}}\\\x00-\x1f\x7f-\xff]+)\}},"scenario":"({_TEXT})"\}}'.encode()
 ).fullmatch
+_BETWEEN: Final = {4 * n + 1: ["", *(":," * n)[:-1], ""] for n in range(1, 9)}
+"""What stands between the quotes of so many names and values, by the parts these cut them into."""
 _KNOWN: Final = 256
 """Quantities remembered of an edition: many acts of a behaviour have the same."""
 
@@ -168,10 +170,11 @@ class Replay:
 def _reckon(day: _Day, some: bytes) -> tuple[Mapping[str, Decimal | str], int] | None:
     """What quantities are and give; None if they are not in the one form most have."""
     parts = some.decode().split('"')
+    if parts[::2] != _BETWEEN.get(len(parts)):
+        return None
     names = parts[1::4]
-    quantities = dict(zip(names, parts[3::4], strict=False))
-    # Between quotes there are names and values; no name may come twice, or before an earlier one.
-    if parts[::2] != ["", *(":," * len(names))[:-1], ""] or [*quantities] != sorted(names):
+    quantities = dict(zip(names, parts[3::4], strict=True))
+    if len(names) > 1 and [*quantities] != sorted(names):  # a name twice, or before an earlier one
         return None
     activity = measure(day.edition, day.begins, quantities)
     found = activity.quantities, quantify(day.edition, activity).mg
