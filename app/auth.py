@@ -86,10 +86,10 @@ def verify_request(
     with one_statement(engine) as alone:
         if spend is not None and kept is not None and _is_signed(kept, given, message):
             is_new, found = spend(alone, given.key_id, given.nonce, now) or (False, None)
-            key = _in_force(found, now)  # (4) (5)
+            key = _in_force(found, given.key_id, now)  # (4) (5)
             holds_still = key.public_key == kept.public_key  # (6)
         else:
-            key = _in_force(find(alone, given.key_id), now)  # (4) (5)
+            key = _in_force(find(alone, given.key_id), given.key_id, now)  # (4) (5)
             holds_still = _is_signed(key, given, message)  # (6)
             is_new = holds_still and providers.spend_nonce(alone, given.key_id, given.nonce, now)
     if not holds_still:
@@ -126,10 +126,11 @@ def _read(now: datetime, header: str | None, received: Received) -> tuple[Signat
     return given, canonical_request(*parts)
 
 
-def _in_force(key: K | None, now: datetime) -> K:
+def _in_force(key: K | None, key_id: str, now: datetime) -> K:
     if key is None:  # (4)
         raise AuthError("KEY_UNKNOWN", "no key has this key_id")
     if key.revoked_at is not None and key.revoked_at <= now:  # (5)
+        _kept.pop(key_id, None)  # nothing more is done on the word of it
         raise AuthError("KEY_REVOKED", "this key is no longer in force")
     return key
 

@@ -792,8 +792,10 @@ def test_what_a_key_seen_before_signs_is_two_statements_and_every_check(
     assert points() == (980, 0)
     with city.engine.begin() as tx:
         assert merchants.revoke_key(tx, shop.id, shop.key_id, city.clock())
-    revoked = charge("sale-other", "a-nonce-that-is-new")
-    assert code_of(revoked) == (401, "KEY_REVOKED")
+    for nonce, counted in (("a-nonce-that-is-new", True), ("a-nonce-newer-than-it", False)):
+        revoked = charge("sale-other", nonce)
+        assert code_of(revoked) == (401, "KEY_REVOKED")
+        assert ("RateLimit" in revoked.headers) is counted, "once, before the process knew"
     assert points() == (980, 0)
 
 
