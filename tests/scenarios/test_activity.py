@@ -176,6 +176,19 @@ def test_the_business_day_is_the_one_in_shanghai(read):
     assert elsewhere.day == 20260101
 
 
+@given(
+    st.datetimes(datetime(1900, 1, 2), datetime(2100, 1, 1)),
+    st.sampled_from(["+08:00", "Z", "+00:00", "-03:30", "+14:00"]),
+    st.text(string.digits, max_size=9),
+)
+def test_a_time_is_its_instant_at_shanghais_offset(at, offset, fraction):
+    written = f"{at.replace(microsecond=0).isoformat()}{'.' if fraction else ''}{fraction}{offset}"
+    moment, meant = read_time(written), datetime.fromisoformat(written)
+    assert moment == meant
+    assert moment.utcoffset() == timedelta(hours=8)
+    assert pickle.loads(pickle.dumps(moment)) == meant
+
+
 def test_an_act_before_the_first_edition_is_refused(read):
     assert read(BIKE, {"distance_km": "1"}, "2017-12-31T16:00:00Z")
     early = "2017-12-31T15:59:59Z"
