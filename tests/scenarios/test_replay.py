@@ -89,6 +89,54 @@ def test_replaying_claims_and_reversals_equals_making_them(read, exported, acts)
             replay.undo(account, opening)
 
 
+@pytest.fixture(scope="module")
+def rules(exported):
+    return Replay(exported)
+
+
+changed = st.tuples(st.integers(0, 200), st.sampled_from(b'",:{}\\019-+TZz \x7f\xe4'))
+
+
+@given(
+    st.sampled_from(
+        [
+            ("travel.bike_shared", {"distance_km": "2"}),
+            ("travel.bike_shared", {"distance_km": "9", "duration_s": "3600"}),
+            ("travel.bus_ride", {"count": "1"}),
+        ]
+    ),
+    st.sampled_from([AT, "2026-11-21T16:00:00Z"]),
+    st.lists(changed, max_size=3),
+)
+def test_whatever_is_credited_is_rfc_8785_and_worth_what_it_says(read, rules, act, at, changes):
+    scenario, quantities = act
+    right = opened(scenario, quantities, 1, at)
+    opening = bytearray(right)
+    for place, byte in changes:
+        opening[place % len(opening)] = byte
+    rules.forget("a")
+    try:
+        claim = rules.claim("a", (scenario, 1), bytes(opening))
+    except ScenarioError:
+        assert opening != right
+        return
+    said = json.loads(bytes(opening))
+    assert rfc8785.dumps(said) == opening
+    assert list(said) == list(good)
+    version, activity = read(said["scenario"], said["quantities"], said["occurred_at"])
+    assert claim.reduction_mg == scenarios.quantify(version, activity).mg
+
+
+def test_what_an_account_claimed_is_forgotten_for_that_account_alone(exported):
+    replay, ride = Replay(exported), opened(BIKE[0], {"distance_km": "2"})
+    for account in ("a", "b"):
+        replay.claim(account, BIKE, ride)
+    replay.forget("a")
+    assert replay.claim("a", BIKE, ride).points == 500
+    with pytest.raises(ScenarioError, match="second time"):
+        replay.claim("b", BIKE, ride)
+
+
 def test_a_claim_under_another_version_is_named(exported):
     for version in (("travel.bike_shared", 2), ("travel.ev_charge", 1)):
         with pytest.raises(ScenarioError) as refused:
