@@ -177,7 +177,7 @@ def test_the_business_day_is_the_one_in_shanghai(read):
 
 
 @given(
-    st.datetimes(datetime(1900, 1, 2), datetime(2100, 1, 1)),
+    st.datetimes(datetime.fromisoformat("1900-01-02"), datetime.fromisoformat("2100-01-01")),
     st.sampled_from(["+08:00", "Z", "+00:00", "-03:30", "+14:00"]),
     st.text(string.digits, max_size=9),
 )
