@@ -117,8 +117,8 @@ def _bytes(part: str) -> bytes:
 
 
 class Form:
-    """The form of all issues of the same terms and moment, which writes each in a tenth of the time
-    that ``transfers.issue`` takes.
+    """The form of all issues of the same terms and moment, which writes each in a small part of the
+    time that ``transfers.issue`` takes.
 
     The text around what differs from issue to issue passes ``read`` once, and what is put into it
     can only be hex digits of the right number and decimals of few enough digits; so ``read`` takes
