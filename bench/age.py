@@ -50,6 +50,7 @@ _YOUNG = timedelta(days=21)
 _OLD = timedelta(days=3 * 365)
 _SHOPS = 4
 _ROUNDS = 5
+_WARM = 10  # rounds before: the servers of both have been up for a while
 _SOME = 200  # reads or charges a round
 _CHARGES = "/api/v1/merchant/charges"
 _READS = {
@@ -112,11 +113,11 @@ def _compare(young: City, old: City) -> list[Result]:
     }
     costs: dict[str, list[tuple[Cost, Cost]]] = {name: [] for name in work}
     with Progress(console=console) as progress:
-        bar = progress.add_task("compare", total=(_ROUNDS + 1) * len(work))
-        for turn in range(_ROUNDS + 1):
+        bar = progress.add_task("compare", total=(_WARM + _ROUNDS) * len(work))
+        for turn in range(_WARM + _ROUNDS):
             for name, prepare in work.items():
                 both = _cost(young, *prepare(young)), _cost(old, *prepare(old))
-                if turn:  # before, all was done once that a process does once
+                if turn >= _WARM:
                     costs[name].append(both)
                 progress.advance(bar)
     results = []
