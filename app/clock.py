@@ -7,6 +7,7 @@ its change time a call, and its few bytes when that is new.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from math import ceil
@@ -34,12 +35,12 @@ class MovedClock:
     """The machine's clock, moved by as much as the file says; not at all if there is none."""
 
     def __init__(self, path: Path) -> None:
-        self._path, self._changed, self.offset = path, 0, timedelta()
+        self._path, self._name, self._changed, self.offset = path, str(path), 0, timedelta()
 
     def __call__(self) -> datetime:
         """The city's time now."""
         try:
-            changed = self._path.stat().st_mtime_ns
+            changed = os.stat(self._name).st_mtime_ns
         except FileNotFoundError:
             changed = self._changed = 0
             self.offset = timedelta()

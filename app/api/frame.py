@@ -6,6 +6,7 @@ import logging
 import re
 import sys
 import time
+from functools import lru_cache
 from uuid import uuid4
 
 import orjson
@@ -26,6 +27,7 @@ _HEADERS = {
 
 
 REGISTRY = "puhui.metrics"  # app.extensions: this application's CollectorRegistry
+_KEPT = 4096  # counters of routes, more than there are
 METERS = "puhui.meters"  # app.extensions: this application's Meters
 
 
@@ -34,15 +36,16 @@ class Meters:
 
     def __init__(self, registry: CollectorRegistry) -> None:
         labels = ["method", "route", "status"]
-        self._requests = Counter("puhui_requests", "Requests answered", labels, registry=registry)
-        self._seconds = Histogram(
-            "puhui_request_seconds", "Time to answer", ["route"], registry=registry
-        )
+        requests = Counter("puhui_requests", "Requests answered", labels, registry=registry)
+        seconds = Histogram("puhui_request_seconds", "Time to answer", ["route"], registry=registry)
+        # to look one up among all takes as long as to count
+        self._requests = lru_cache(maxsize=_KEPT)(requests.labels)
+        self._seconds = lru_cache(maxsize=_KEPT)(seconds.labels)
 
     def count(self, method: str, route: str, status: int, seconds: float) -> None:
         """Count one that was answered."""
-        self._requests.labels(method, route, status).inc()
-        self._seconds.labels(route).observe(seconds)
+        self._requests(method, route, status).inc()
+        self._seconds(route).observe(seconds)
 
 
 def install(app: Flask, registry: CollectorRegistry) -> None:

@@ -14,13 +14,16 @@ from functools import lru_cache
 from itertools import count
 from typing import Any, Final
 
+import orjson
 import psycopg
 from psycopg.adapt import PyFormat, Transformer
 from psycopg.errors import error_from_result
 from psycopg.pq import DiagnosticField, ExecStatus, Format, TransactionStatus
 from psycopg.pq.abc import PGresult
+from psycopg.types.json import set_json_loads
 from sqlalchemy import Engine, event
 
+set_json_loads(orjson.loads)  # a fifth of the time of the standard library's
 _COMMAND_OK, _TUPLES_OK = ExecStatus.COMMAND_OK, ExecStatus.TUPLES_OK
 _IDLE = TransactionStatus.IDLE
 _BINARY = Format.BINARY
