@@ -93,15 +93,7 @@ BEGIN
 END $$;
 """
 
-# Who charges, and where, is looked up by the statement before, and the application has no right to
-# delete any of it. The checks locked three rows for each charge, rows at which all tills meet.
-_BARE = """
-ALTER TABLE charges DROP CONSTRAINT charges_merchant_fkey, DROP CONSTRAINT charges_store_fkey,
-  DROP CONSTRAINT charges_till_fkey;
-"""
-
 
 def upgrade() -> None:
-    op.execute(_BARE)
     op.execute(_PAY)
     op.execute(_APPEND)
