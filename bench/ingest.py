@@ -60,6 +60,7 @@ def measure(stage: Stage) -> list[Result]:
     return [
         Result("ingest over HTTP, 2 providers", both, "activities/s", floor, both / floor),
         Result("ingest over HTTP, 1 provider", one, "activities/s", floor, one / floor),
+        Result("ingest, 2 providers to 1", both, "activities/s", one, both / one),
         Result(
             "oldest unsealed, at full load",
             1000 * max(unsealed_s),
