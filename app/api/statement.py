@@ -51,8 +51,13 @@ def lines(
 ) -> list[dict[str, Any]]:
     """Lines of a resident's statement: amounts are what the wallet gained, or lost if negative.
     Where points were spent is looked up, if any were."""
-    spent = [_spent(item.fact) for item in items if item.fact["kind"] in _SPENT]
-    known = charges.spendings(tx, resident, spent) if spent else {}
+    spent = {_spent(item.fact): item.fact for item in items if item.fact["kind"] in _SPENT}
+    known: dict[str, Spending] = {}
+    if spent:
+        # What an entry of its own asked for was asked for when it was written; most are such.
+        alone = all(name == fact["id"] for name, fact in spent.items())
+        since = {"since": min(fact["at"] for fact in spent.values())} if alone else {}
+        known = charges.spendings(tx, resident, spent, **since)
     return [_line(item, editions, known) for item in items]
 
 

@@ -183,10 +183,11 @@ ON CONFLICT (merchant, number) DO NOTHING RETURNING true"""  # noqa: S608
 _SPENDINGS = """
 SELECT x.entry, m.name, x.number, x.title FROM (
   SELECT unnest(ARRAY[hold, entry]) AS entry, merchant, number, NULL AS title
-  FROM charges WHERE resident = %(who)s
+  FROM charges WHERE resident = %(who)s AND at >= %(since)s::timestamptz
   UNION ALL
   SELECT unnest(ARRAY[o.hold, o.entry]), o.merchant, encode(o.id, 'hex'), r.title_zh
-  FROM orders o JOIN rewards r ON r.id = o.reward WHERE o.resident = %(who)s
+  FROM orders o JOIN rewards r ON r.id = o.reward
+  WHERE o.resident = %(who)s AND o.placed_at >= %(since)s::timestamptz
 ) x JOIN merchants m ON m.id = x.merchant WHERE x.entry = ANY(%(ids)s::bytea[])"""
 
 
@@ -341,10 +342,16 @@ def refunded_by_number(tx: Connection, merchant: str, charge: str) -> int:
     return int(fetch(tx, query, [bytes.fromhex(merchant), charge])[0][0])
 
 
-def spendings(tx: Connection, resident: str, ids: Iterable[str]) -> dict[str, Spending]:
+def spendings(
+    tx: Connection, resident: str, ids: Iterable[str], since: str = "-infinity"
+) -> dict[str, Spending]:
     """What these holds and redemptions of a resident's were for, of those that tills or the
-    resident's orders asked for."""
-    given = {"who": bytes.fromhex(resident), "ids": bytea_array(map(bytes.fromhex, ids))}
+    resident's orders asked for, at `since` (RFC 3339) or later."""
+    given = {
+        "who": bytes.fromhex(resident),
+        "ids": bytea_array(map(bytes.fromhex, ids)),
+        "since": since,
+    }
     rows = fetch(tx, _SPENDINGS, given)
     return {entry.hex(): Spending(*rest) for entry, *rest in rows}
 
