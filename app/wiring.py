@@ -23,8 +23,7 @@ from app.store.shelf import Shelf
 from app.vault import Vault, open_vault
 from app.wechat import WeChat, connect
 
-# Connections of a web process. The last one given back is the next one used: its server process has
-# what it needs in the caches of its core.
+# Connections of a web process. The last one given back is used next: few are, while few are needed.
 POOL: Final = {"pool_size": 8, "max_overflow": 8, "pool_use_lifo": True}
 _REDIS_TIMEOUT_S = 2
 

@@ -38,7 +38,7 @@ class Meters:
         labels = ["method", "route", "status"]
         requests = Counter("puhui_requests", "Requests answered", labels, registry=registry)
         seconds = Histogram("puhui_request_seconds", "Time to answer", ["route"], registry=registry)
-        # to look one up among all takes as long as to count
+        # found by their labels once
         self._requests = lru_cache(maxsize=_KEPT)(requests.labels)
         self._seconds = lru_cache(maxsize=_KEPT)(seconds.labels)
 

@@ -2,8 +2,8 @@
 
 psycopg waits for the server from within Python, in turns, so that Ctrl-C reaches it; and it forgets
 its prepared statements with each ROLLBACK, by which every read ends, for the case that one took
-back a table's making. A web process does neither: what it asks is prepared for good, and the
-thread that asks waits in libpq, where it holds nobody up.
+back a table's making. A web process does neither: what it asks stays prepared, and the thread
+that asks waits in libpq, where it holds nobody up.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from psycopg.pq.abc import PGresult
 from psycopg.types.json import set_json_loads
 from sqlalchemy import Engine, event
 
-set_json_loads(orjson.loads)  # a fifth of the time of the standard library's
+set_json_loads(orjson.loads)  # as everywhere here
 _COMMAND_OK, _TUPLES_OK = ExecStatus.COMMAND_OK, ExecStatus.TUPLES_OK
 _IDLE = TransactionStatus.IDLE
 _BINARY = Format.BINARY

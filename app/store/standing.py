@@ -44,7 +44,7 @@ _PERSONAL = tuple(f"{kind}:" for kind in AccountKind if kind.code <= AccountKind
 
 def lines(tx: Connection, residents: Iterable[str], first: int) -> list[Line]:
     """What was credited to these people, and reversed, from an arrival on; by person, in order."""
-    wanted = bytea_array(map(bytes.fromhex, residents))
+    wanted = bytea_array({bytes.fromhex(one) for one in residents})  # each once: lines are summed
     found = []
     for account, name, mg, sealed, is_reverse, payload, arrival in fetch(
         tx, _LINES, (wanted, first)

@@ -1,4 +1,4 @@
-"""The driver's connection: what is prepared stays so, and whatever goes wrong has its name."""
+"""The driver's connection: what is prepared, for how long, and whatever goes wrong has its name."""
 
 from __future__ import annotations
 
