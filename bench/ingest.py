@@ -10,6 +10,7 @@ no signature, JSON, rules, keys, or conflicts.
 from __future__ import annotations
 
 import multiprocessing
+import socket
 import threading
 import time
 from bisect import bisect_left
@@ -19,20 +20,21 @@ from dataclasses import replace
 from itertools import count
 from typing import Any
 
-import httpx
 import orjson
 import psycopg
 
 from app.cli.client import read_private_key
 from app.cli.local import running
 from app.signature import Received, sign
+from bench.load import connected, exchange, post
 from bench.stage import BATCH, Provider, Result, Stage, activities
 
 CONNECTIONS = 2  # a provider
-CONNECTION = 8  # batches over each
+CONNECTION = 16  # batches over each
 BATCHES = CONNECTIONS * CONNECTION
 INTAKE = 4  # batches at work at once: one for each connection
 _UNSEALED_S = 2  # no entry waits longer for the sealer, as is promised
+_PATH = "/api/v1/batches"
 _WARM = 1  # of each connection's batches: not counted
 
 # What a batch writes: each table with its columns' types.
@@ -120,6 +122,7 @@ def send(stage: Stage, url: str, senders: tuple[Provider, ...], first: int) -> f
     started = time.perf_counter()
     accepted = sum(done.get() for _ in processes)
     seconds = time.perf_counter() - started
+    barrier.wait()
     for process in processes:
         process.join()
     expected = (CONNECTION - _WARM) * BATCH * CONNECTIONS * len(senders)
@@ -152,12 +155,12 @@ def reporting(stage: Stage, url: str) -> Iterator[None]:
 
 def _report(url: str, provider: Provider, connection: int, begun: Any, over: Any) -> None:
     key, first = read_private_key(provider.key.read_bytes()), 10**6 * (1 + connection)
-    with httpx.Client(base_url=url, timeout=60) as http:
+    with connected(url) as link:
         for n in count():
             start = first + n * BATCH
             acts = activities(provider, start, BATCH, seed=start)
             document = {"batch_id": f"{provider.code}-{start}", "activities": acts}
-            _post(http, provider, key, orjson.dumps(document), n)
+            _post(link, url, provider, key, orjson.dumps(document))
             if n == 0:
                 begun.wait()
             if over.is_set():
@@ -173,26 +176,22 @@ def _provider(url: str, provider: Provider, first: int, barrier: Any, done: Any)
         acts = activities(provider, start, BATCH, seed=start)
         bodies.append(orjson.dumps({"batch_id": batch_id, "activities": acts}))
     accepted = 0
-    with httpx.Client(base_url=url, timeout=60) as http:
+    with connected(url) as link:
         for n, body in enumerate(bodies):
             if n == _WARM:
                 barrier.wait()
                 accepted = 0
-            accepted += _post(http, provider, key, body, n)
+            accepted += _post(link, url, provider, key, body)
     done.put(accepted)
+    barrier.wait()  # who ends earlier would take the others' time for it
 
 
-def _post(http: httpx.Client, provider: Provider, key: Any, body: bytes, n: int) -> int:
-    path = "/api/v1/batches"
-    nonce = f"{provider.code}-{time.time_ns()}-{n:08d}"
-    header = sign(key, provider.key_id, Received("POST", path, body), int(time.time()), nonce)
-    answer = http.post(
-        path,
-        content=body,
-        headers={"Authorization": header, "Content-Type": "application/json"},
-    )
-    answer.raise_for_status()
-    return int(orjson.loads(answer.content)["counts"]["accepted"])
+def _post(link: socket.socket, url: str, provider: Provider, key: Any, body: bytes) -> int:
+    """How many activities of a batch were accepted."""
+    signed, nonce = Received("POST", _PATH, body), f"{provider.code}-{time.time_ns()}"
+    header = sign(key, provider.key_id, signed, int(time.time()), nonce)
+    receipt = exchange(link, post(url + _PATH, body, Authorization=header))
+    return int(orjson.loads(receipt)["counts"]["accepted"])
 
 
 def _floor(stage: Stage) -> float:

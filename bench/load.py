@@ -42,12 +42,11 @@ def rate(url: str, requests: Sequence[bytes], seconds: float, connections: int) 
 
 def times(url: str, requests: Sequence[bytes], seconds: float, connections: int) -> list[float]:
     """The seconds each request took, sent like this for so long."""
-    parts = urlsplit(url)
     taken: list[list[float]] = [[] for _ in range(connections)]
     deadline = time.perf_counter() + seconds
 
     def ask(n: int) -> None:
-        with socket.create_connection((parts.hostname, parts.port)) as link:
+        with connected(url) as link:
             for request in cycle(requests[n::connections]):
                 began = time.perf_counter()
                 if began >= deadline:
@@ -63,8 +62,14 @@ def times(url: str, requests: Sequence[bytes], seconds: float, connections: int)
     return [one for some in taken for one in some]
 
 
-def exchange(link: socket.socket, request: bytes) -> None:
-    """Send a request and read its answer to the end. Raises RuntimeError if it is no success."""
+def connected(url: str) -> socket.socket:
+    """A connection to the server of this URL, to be closed by who asked for it."""
+    parts = urlsplit(url)
+    return socket.create_connection((parts.hostname, parts.port))
+
+
+def exchange(link: socket.socket, request: bytes) -> bytes:
+    """Send a request; the body of its answer. Raises RuntimeError if it is no success."""
     link.sendall(request)
     data = b""
     while b"\r\n\r\n" not in data:
@@ -76,6 +81,8 @@ def exchange(link: socket.socket, request: bytes) -> None:
     if not head.startswith(b"HTTP/1.1 20"):
         raise RuntimeError(data.decode(errors="replace"))
     length = _LENGTH.search(head)
-    missing = (int(length[1]) if length else 0) - len(body)
+    parts, missing = [body], (int(length[1]) if length else 0) - len(body)
     while missing > 0:
-        missing -= len(link.recv(65536))
+        parts.append(link.recv(min(missing, 1 << 20)))
+        missing -= len(parts[-1])
+    return b"".join(parts)

@@ -7,7 +7,6 @@ again when they are told. Meanwhile residents read their balances, a steady numb
 from __future__ import annotations
 
 import multiprocessing
-import socket
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -16,7 +15,6 @@ from datetime import UTC, datetime
 from itertools import count, cycle
 from statistics import quantiles
 from typing import Any
-from urllib.parse import urlsplit
 
 import orjson
 
@@ -24,7 +22,7 @@ from app.cli.client import ProviderClient, ProviderError, read_private_key
 from app.cli.local import running
 from app.door import BATCHES_WAITING
 from app.flows.tokens import issue_access_token
-from bench.load import exchange, get
+from bench.load import connected, exchange, get
 from bench.stage import BATCH, Provider, Result, Stage, activities
 
 WORKERS = 2
@@ -55,9 +53,9 @@ def measure(stage: Stage) -> list[Result]:
 
 def steady(url: str, requests: list[bytes], seconds: float) -> list[float]:
     """The seconds of each request of one reader, who pauses between two."""
-    parts, taken = urlsplit(url), []
+    taken = []
     deadline = time.perf_counter() + seconds
-    with socket.create_connection((parts.hostname, parts.port)) as link:
+    with connected(url) as link:
         for request in cycle(requests):
             began = time.perf_counter()
             if began >= deadline:
