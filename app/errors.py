@@ -302,7 +302,7 @@ def _answer(exc: Exception) -> Response:
         structlog.get_logger().error("database unavailable", request_id=_request_id())
         detail = "the database does not answer at this moment; the same request may be sent again"
         return refusal("UNAVAILABLE", detail)
-    if isinstance(exc, DataError) and "NUL (0x00)" in str(exc.orig):
+    if isinstance(exc, DataError) and _holds_nul(exc.orig):
         # texts of any script are welcome, and this one character no column of text can hold
         return refusal("VALIDATION_FAILED", "a text holds the character U+0000; leave it out")
     if not isinstance(code, str) or code not in PROBLEMS:
@@ -310,6 +310,11 @@ def _answer(exc: Exception) -> Response:
         return refusal("INTERNAL", "the request could not be completed; quote its request_id")
     errors: Sequence[Mapping[str, str]] = getattr(exc, "errors", ())
     return refusal(code, str(exc), errors=errors, headers=getattr(exc, "headers", {}))
+
+
+def _holds_nul(error: BaseException | None) -> bool:
+    """Whether the driver refused U+0000 in a text; in an array the server does, as no character."""
+    return getattr(error, "sqlstate", None) == "22021" or "NUL (0x00)" in str(error)
 
 
 def _answer_framework(exc: HTTPException) -> Response:

@@ -175,6 +175,11 @@ def test_a_withdrawal_while_batches_run_stops_all_that_come_after_it(provider, r
     assert set(after) == {"CONSENT_MISSING"}
 
 
+def test_a_scenario_with_a_character_that_no_text_can_hold_is_refused(put):
+    answer = put({"provider": "bikes", "scenario": "travel\0", "given": False})
+    assert (answer.status_code, answer.json["code"]) == (422, "VALIDATION_FAILED")
+
+
 class _Waits:
     def __init__(self, city):
         self.city = city
