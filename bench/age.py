@@ -64,7 +64,7 @@ _RICH = text(
 )
 _OF_ANY_AGE = text(
     "SELECT o.resident, e.id FROM openings o JOIN entries e USING (arrival)"
-    " JOIN leaves l USING (arrival) WHERE arrival = ANY(ARRAY("
+    " JOIN leaf_of(e.arrival) l ON true WHERE arrival = ANY(ARRAY("
     "SELECT (random() * (SELECT max(arrival) FROM openings))::bigint"
     " FROM generate_series(1, 4 * :count))) LIMIT :count"
 )

@@ -1,4 +1,4 @@
-"""Sealing against a floor that COPYs the same leaves and tiles into empty tables, unhashed."""
+"""Sealing against a floor that COPYs the same runs and tiles into empty tables, unhashed."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from app.flows.accept import Batch, accept
 from app.flows.seal import LIMIT
 from bench.stage import BATCH, Result, Stage, activities
 
-_TABLES = {"leaves": ["int8", "int8"], "tiles": ["int2", "int8", "bytea"]}
+_TABLES = {"runs": ["int8", "int8", "int4"], "tiles": ["int2", "int8", "bytea"]}
 
 
 def measure(stage: Stage) -> list[Result]:
@@ -35,8 +35,8 @@ def _floor(stage: Stage, first: int, count: int) -> float:
     assert stage.config.owner_url
     with psycopg.connect(stage.config.owner_url.replace("+psycopg", "")) as connection:
         rows = {
-            "leaves": connection.execute(
-                "SELECT leaf, arrival FROM leaves WHERE leaf >= %s ORDER BY leaf", (first,)
+            "runs": connection.execute(
+                "SELECT leaf, arrival, count FROM runs WHERE leaf >= %s ORDER BY leaf", (first,)
             ).fetchall(),
             "tiles": connection.execute(
                 "SELECT level, n, hashes FROM tiles WHERE level = 0 AND n >= %s", (first // 256,)

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from datetime import datetime
 from hashlib import sha256
-from itertools import islice
 from typing import NamedTuple
 
 from sqlalchemy import Connection, Engine
@@ -27,7 +26,7 @@ from ledger.merkle import HASH_BYTES, leaf_hash
 from ledger.note import Verifier
 from ledger.tiles import WIDTH, Edge, completed
 
-_CHUNK = WIDTH * WIDTH
+_CHUNK = 16 * WIDTH
 
 
 class Fault(NamedTuple):
@@ -69,10 +68,7 @@ def check_database(engine: Engine, vault: Vault) -> Iterator[Fault]:
                 withdrawn.add((entry.detail["scenario"], entry.detail["version"]))
             elif entry.kind is Kind.KEY_ROTATED:
                 verifiers |= {Verifier.parse(entry.detail[name]) for name in ("old", "new")}
-        for table, arrival in scan.orphans(tx):
-            yield Fault(f"{table} {arrival}", "there is no entry of this arrival")
-        for table, account, asset, bucket, kept, posted in scan.differences(tx):
-            yield Fault(f"{table} {account} {asset} {bucket}", f"{kept} kept, {posted} posted")
+        yield from _check_sets(tx)
         if unreadable:
             return  # the rest is made of all entries
         yield from _check_versions(tx, published)
@@ -81,6 +77,15 @@ def check_database(engine: Engine, vault: Vault) -> Iterator[Fault]:
             yield Fault(where, "table and entries differ on whether it was withdrawn")
         yield from _check_trail(tx)
         yield from _check_tree(tx, vault.ring.origin, tuple(verifiers))
+
+
+def _check_sets(tx: Connection) -> Iterator[Fault]:
+    for table, arrival in scan.orphans(tx):
+        yield Fault(f"{table} {arrival}", "there is no entry of this arrival")
+    for table, key in scan.misplaced(tx):
+        yield Fault(f"{table} {key}", "it does not follow the run before, or overlaps one")
+    for table, account, asset, bucket, kept, posted in scan.differences(tx):
+        yield Fault(f"{table} {account} {asset} {bucket}", f"{kept} kept, {posted} posted")
 
 
 def _check_entry(where: str, stored: scan.Stored, entry: Entry, payload: bytes) -> Iterator[Fault]:
@@ -166,7 +171,8 @@ def _is_recorded(act: scan.Acted, payload: bytes, at: datetime) -> bool:
 
 def _check_tree(tx: Connection, origin: str, verifiers: tuple[Verifier, ...]) -> Iterator[Fault]:
     """Grow the tree again, checkpoint by checkpoint, up to the first that does not hold."""
-    leaves = enumerate(scan.leaves(tx))
+    if scan.misplaced(tx):
+        return  # no tree can be grown of them
     head, edge = log.head(tx), Edge()
     for size, note in scan.checkpoints(tx):
         where = f"checkpoints {size}"
@@ -175,16 +181,14 @@ def _check_tree(tx: Connection, origin: str, verifiers: tuple[Verifier, ...]) ->
         except LedgerError as error:
             yield Fault(where, str(error))
             return
-        while edge.size < min(size, head.size):
-            chunk = b""
-            for place, (leaf, payload, is_there) in islice(leaves, min(_CHUNK, size - edge.size)):
-                if place != leaf or not is_there:
-                    yield Fault(f"leaves {leaf}", "it is not the next one, or has no entry")
-                    return
-                chunk += leaf_hash(payload or detached.at_leaf(tx, leaf))
-            if not chunk:
-                break
-            full, edge = edge.grow(chunk)
+        while (width := min(_CHUNK, size - edge.size, head.size - edge.size)) > 0:
+            payloads = log.payloads(tx, edge.size, width)
+            if len(payloads) < width:
+                yield Fault(
+                    f"leaves {edge.size}", f"{len(payloads)} of {width} are there from here"
+                )
+                return
+            full, edge = edge.grow(b"".join(map(leaf_hash, payloads)))
             for tile, hashes in full:
                 if stored := _first_difference(log.read_tile(tx, tile), hashes):
                     yield Fault(f"tiles {tile.level} {tile.index}", stored)
@@ -192,7 +196,7 @@ def _check_tree(tx: Connection, origin: str, verifiers: tuple[Verifier, ...]) ->
         if (signed.size, signed.root) != (size, edge.root()):
             yield Fault(where, "the tree of the entries has another size or root")
             return
-    if (head.size, head.edge) != (edge.size, edge) or next(leaves, None):
+    if (head.size, head.edge) != (edge.size, edge):
         yield Fault("log_head", "it is not the tree of the last checkpoint")
     if scan.tile_count(tx) != sum(1 for _ in completed(0, edge.size)):
         yield Fault("tiles", "there are more than the tree has")

@@ -31,7 +31,7 @@ from ledger.merkle import consistency_proof, verify_consistency
 from ledger.tiles import TileNodes
 from ledger.transfers import close_day
 
-LIMIT = 50_000  # entries a seal: bounds memory and the time the head is locked
+LIMIT = 50_000  # entries a seal, about: bounds memory and the time the head is locked
 
 
 _RESTORE = "Restore the newest backup, replaying the write-ahead log up to the kept checkpoint"
@@ -53,7 +53,7 @@ class Sealer:
         self._trusted, self._trusted_size = "", 0  # the outside copy as last compared here
 
     def seal(self, now: datetime, limit: int = LIMIT) -> int:
-        """Seal up to `limit` entries; return how many. Raises SecondHistoryError."""
+        """Seal about `limit` entries; return how many. Raises SecondHistoryError."""
         with self._engine.begin() as tx:
             head = log.lock_head(tx)  # step 1
             if head is None:
@@ -66,17 +66,17 @@ class Sealer:
                 if head.day != today:
                     log.set_head(tx, head.edge, today)
                 return 0
-            full, edge = head.edge.grow(b"".join(item.leaf_hash for item in pending))
-            arrivals = [item.arrival for item in pending]
-            log.put_leaves(tx, head.size, arrivals)
+            full, edge = head.edge.grow(b"".join(run.leaf_hashes for run in pending))
+            runs = log.joined(pending)
+            log.put_leaves(tx, head.size, runs)
             log.put_tiles(tx, full)
-            log.fold_open(tx, sorted(arrivals))  # a day is closed by the youngest arrival, first
+            log.fold_open(tx, runs)
             signed = Checkpoint(self._vault.ring.origin, edge.size, edge.root())  # step 5
             note = self._vault.ring.sign(signed)
             log.put_checkpoint(tx, edge.size, note, now)
             log.set_head(tx, edge, today)
         self._keep()  # step 6
-        return len(pending)
+        return edge.size - head.size
 
     def adopt(self) -> int:
         """Take the database's own last checkpoint as the outside copy, on an operator's word."""

@@ -83,7 +83,7 @@ class Archive(NamedTuple):
 _FACTS = text("""
 SELECT e.id, e.payload, l.leaf, o.sealed, e.arrival
 FROM (SELECT DISTINCT arrival FROM own_postings(:id, 0)) p
-JOIN entries e USING (arrival) LEFT JOIN leaves l USING (arrival)
+JOIN entries e USING (arrival) LEFT JOIN leaf_of(e.arrival) l ON true
 LEFT JOIN openings o USING (arrival)
 ORDER BY e.arrival""")
 _COLUMNS = "id, resident, state, asked_at, ready_at"

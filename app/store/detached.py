@@ -41,7 +41,7 @@ def whole(tx: Connection, payload: bytes | None, arrival: int) -> bytes:
     """An entry's bytes: those in its row, or else in its file. Raises DetachedUnreadableError."""
     if payload is not None:
         return payload
-    rows = fetch(tx, "SELECT leaf FROM leaves WHERE arrival = %s", [arrival])
+    rows = fetch(tx, "SELECT leaf FROM leaf_of(%s)", [arrival])
     if not rows:
         raise DetachedUnreadableError(f"the entry of arrival {arrival} has neither bytes nor leaf")
     return at_leaf(tx, rows[0][0])
@@ -110,7 +110,7 @@ def move(tx: Connection, size: int, folder: str) -> None:
 
 _DROP = """
 UPDATE entries SET payload = NULL
-WHERE arrival IN (SELECT arrival FROM leaves WHERE leaf >= :first AND leaf < :end AND {which})
+WHERE arrival IN (SELECT arrival FROM leaves_between(:first, :end) WHERE {which})
   AND payload IS NOT NULL"""
 _DROP_SOME = text(_DROP.format(which=f"leaf % {_THIN} = 0"))
 _DROP_REST = text(_DROP.format(which="true"))

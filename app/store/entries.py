@@ -7,8 +7,8 @@ any account the order of arrivals is the order of commits and sealing in that or
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from itertools import groupby
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import groupby, pairwise
 from operator import attrgetter
 from typing import Any, Final
 
@@ -16,7 +16,7 @@ from sqlalchemy import Connection, text
 from sqlalchemy.exc import DBAPIError
 
 from app.store import packed
-from app.store.db import bytea_array, fetch, int_array, text_array
+from app.store.db import bytea_array, copy_in, fetch, int_array, text_array
 from app.store.detached import whole
 from app.store.packed import copy_packed
 from ledger.accounts import AccountKind, Asset
@@ -32,7 +32,7 @@ _FUNDS: Final = (_BUDGET, _POINT, 0)
 _terms = attrgetter("terms")
 _ENTRY = ("arrival", "id", "kind", "payload")
 _POSTING = ("arrival", "amount", "account", "bucket", "account_kind", "asset")
-_OUTBOX = ("arrival", "leaf_hash")
+_OUTBOX = {"arrival": "int8", "count": "int4", "leaf_hashes": "bytea"}
 
 FEW: Final = 32
 """Entries beyond this many are copied in; up to it, one call of `append_entries` is faster."""
@@ -161,8 +161,16 @@ def _append_many(tx: Connection, entries: Sequence[Entry | Issue]) -> list[int]:
     _move(tx, _CREDIT, [change for change in changes if change[4] > 0])
     arrivals, payloads = _write(tx, entries)
     copy_packed(tx, "postings", _POSTING, packed.postings(arrivals, entries))
-    copy_packed(tx, "outbox", _OUTBOX, map(packed.outbox, arrivals, map(leaf_hash, payloads)))
+    copy_in(tx, "outbox", _OUTBOX, waiting(arrivals, list(map(leaf_hash, payloads))))
     return arrivals
+
+
+def waiting(arrivals: Sequence[int], hashes: Sequence[bytes]) -> Iterator[tuple[int, int, bytes]]:
+    """Rows of `outbox`, each of numbers without a gap: its first, how many, and their leaf hashes.
+    Two transactions may have drawn their numbers in turns."""
+    gaps = [place for place, (one, other) in enumerate(pairwise(arrivals), 1) if other > one + 1]
+    for first, end in pairwise((0, *gaps, len(arrivals))):
+        yield arrivals[first], end - first, b"".join(hashes[first:end])
 
 
 def _insufficient(merchant: bool) -> Insufficient:

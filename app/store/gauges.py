@@ -33,7 +33,7 @@ def backlog(tx: Connection) -> Backlog:
     """How far the sealer is behind."""
     row = tx.execute(
         text(
-            "SELECT (SELECT size FROM log_head), (SELECT count(*) FROM outbox),"
+            "SELECT (SELECT size FROM log_head), (SELECT coalesce(sum(count), 0) FROM outbox),"
             " (SELECT e.payload FROM outbox o JOIN entries e USING (arrival)"
             " ORDER BY o.arrival LIMIT 1)"
         )
@@ -41,10 +41,14 @@ def backlog(tx: Connection) -> Backlog:
     return Backlog(*row)
 
 
+_UNSEALED = text("""
+SELECT coalesce((SELECT arrival + count FROM outbox ORDER BY arrival DESC LIMIT 1)
+  - (SELECT min(arrival) FROM outbox), 0)""")
+
+
 def unsealed(tx: Connection) -> int:
     """About how many entries wait to be sealed, from two ends of an index."""
-    statement = "SELECT coalesce(max(arrival) - min(arrival) + 1, 0) FROM outbox"
-    return int(tx.execute(text(statement)).scalar_one())
+    return int(tx.execute(_UNSEALED).scalar_one())
 
 
 def newest(tx: Connection) -> bytes | None:

@@ -1,19 +1,22 @@
-"""The log's tables: the head and its edge, leaves, tiles, checkpoints, and the folded open sums."""
+"""The log's tables: the head and its edge, leaves, tiles, checkpoints, and the folded open sums.
+
+What waits and what is sealed is kept by *runs*: entries whose arrival numbers have no gap between.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from datetime import datetime
-from itertools import count, pairwise
+from itertools import accumulate
 from typing import NamedTuple
 
 from sqlalchemy import Connection, text
 
-from app.store import detached, packed
+from app.store import detached
 from app.store.db import copy_in, fetch, int_array
-from app.store.packed import copy_packed
 from ledger.accounts import AccountKind, Asset
 from ledger.entries import Kind
+from ledger.merkle import HASH_BYTES
 from ledger.tiles import Edge, Tile
 
 
@@ -26,10 +29,18 @@ class Head(NamedTuple):
 
 
 class Pending(NamedTuple):
-    """An appended entry that is not in the tree yet."""
+    """A run of appended entries that is not in the tree yet: the first one's number, and the leaf
+    hashes of all, one after the other."""
 
     arrival: int
-    leaf_hash: bytes
+    leaf_hashes: bytes
+
+
+class Run(NamedTuple):
+    """Entries of all arrival numbers from the first to the last."""
+
+    first: int
+    last: int
 
 
 def lock_head(tx: Connection, *, wait: bool = False) -> Head | None:
@@ -55,24 +66,50 @@ def set_head(tx: Connection, edge: Edge, day: int) -> None:
 
 _TAKE = """
 DELETE FROM outbox WHERE arrival <= (
-  SELECT max(arrival) FROM (SELECT arrival FROM outbox ORDER BY arrival LIMIT %s) first)
-RETURNING arrival, leaf_hash"""
+  SELECT max(arrival) FROM (
+    SELECT arrival, sum(count) OVER (ORDER BY arrival) - count AS before
+    FROM outbox ORDER BY arrival LIMIT %(limit)s) first
+  WHERE before < %(limit)s)
+RETURNING arrival, leaf_hashes"""
 
 
 def take_pending(tx: Connection, limit: int) -> list[Pending]:
-    """Take the first of the outbox, in arrival order."""
-    return list(map(Pending._make, sorted(fetch(tx, _TAKE, [limit]))))
+    """Take the first runs of the outbox, in arrival order, until they are `limit` entries or more:
+    no run is cut, and none is longer than what one transaction wrote."""
+    return list(map(Pending._make, sorted(fetch(tx, _TAKE, {"limit": limit}))))
+
+
+def joined(pending: Iterable[Pending]) -> list[Run]:
+    """The same runs in the same order, those that follow each other without a gap as one."""
+    runs: list[Run] = []
+    for arrival, leaf_hashes in pending:
+        first, last = arrival, arrival + len(leaf_hashes) // HASH_BYTES - 1
+        if runs and runs[-1].last + 1 == arrival:
+            first = runs.pop().first
+        runs.append(Run(first, last))
+    return runs
+
+
+# OFFSET 0: each run's entries are looked up, whatever the planner thinks of how many those may be.
+_PENDING = text("""
+SELECT e.payload FROM outbox o CROSS JOIN LATERAL (
+  SELECT payload FROM entries
+  WHERE arrival >= o.arrival AND arrival < o.arrival + o.count AND kind = :kind OFFSET 0) e""")
+_PUT = """
+INSERT INTO runs (leaf, arrival, count)
+SELECT * FROM unnest(%s::bigint[], %s::bigint[], %s::bigint[])"""
 
 
 def pending(tx: Connection, kind: Kind) -> list[bytes]:
     """The payloads of entries of a kind that are not in the tree yet."""
-    query = "SELECT e.payload FROM outbox o JOIN entries e USING (arrival) WHERE e.kind = :kind"
-    return list(tx.execute(text(query), {"kind": kind}).scalars())
+    return list(tx.execute(_PENDING, {"kind": kind}).scalars())
 
 
-def put_leaves(tx: Connection, first: int, arrivals: Sequence[int]) -> None:
-    """Give these arrivals the next leaf indexes."""
-    copy_packed(tx, "leaves", ("leaf", "arrival"), map(packed.leaf, count(first), arrivals))
+def put_leaves(tx: Connection, first: int, runs: Sequence[Run]) -> None:
+    """Give the entries of these runs the leaf indexes from `first` on."""
+    counts = [run.last - run.first + 1 for run in runs]
+    leaves = accumulate(counts[:-1], initial=first)
+    fetch(tx, _PUT, [*map(int_array, (leaves, (run.first for run in runs), counts))])
 
 
 def put_tiles(tx: Connection, tiles: Iterable[tuple[Tile, bytes]]) -> None:
@@ -88,25 +125,21 @@ def put_tiles(tx: Connection, tiles: Iterable[tuple[Tile, bytes]]) -> None:
 _FOLD = """
 INSERT INTO open_balances AS o (account_kind, account, asset, amount)
 SELECT p.account_kind, p.account, p.asset, sum(p.amount)
-FROM unnest(%s::bigint[], %s::bigint[]) AS run (low, high)
-JOIN postings p ON p.arrival BETWEEN run.low AND run.high AND p.account_kind > 10
+FROM unnest(%s::bigint[], %s::bigint[]) AS run (first, last)
+JOIN postings p ON p.arrival BETWEEN run.first AND run.last AND p.account_kind > 10
 GROUP BY 1, 2, 3 ORDER BY 1, 2, 3
 ON CONFLICT (account_kind, account, asset) DO UPDATE SET amount = o.amount + excluded.amount"""
 
 
-def fold_open(tx: Connection, arrivals: Sequence[int]) -> None:
-    """Add these (sorted) entries' postings on open accounts to the folded sums.
+def fold_open(tx: Connection, runs: Sequence[Run]) -> None:
+    """Add these entries' postings on open accounts to the folded sums.
 
-    They are found by runs of numbers without a gap: who is in a gap may be committed just now, and
-    is folded when it is sealed.
+    Who is between two runs may be committed just now, and is folded when it is sealed.
     """
-    gaps = [place for place, (one, other) in enumerate(pairwise(arrivals), 1) if other > one + 1]
-    lows = [arrivals[place] for place in (0, *gaps)]
-    highs = [arrivals[place - 1] for place in (*gaps, len(arrivals))]
     # The table grows faster than its statistics: a plan for a small one would read all of it,
     # every second.
     tx.execute(text("SET LOCAL enable_seqscan = off"))
-    fetch(tx, _FOLD, [int_array(lows), int_array(highs)])
+    fetch(tx, _FOLD, [*map(int_array, zip(*runs, strict=True))])
 
 
 _KIND_NAMES = {kind.code: str(kind) for kind in AccountKind}
@@ -159,9 +192,7 @@ def read_tile(tx: Connection, tile: Tile) -> bytes:
 
 def leaf_of(tx: Connection, arrival: int) -> int | None:
     """The leaf index of an entry; None while it is not sealed."""
-    return tx.execute(
-        text("SELECT leaf FROM leaves WHERE arrival = :arrival"), {"arrival": arrival}
-    ).scalar()
+    return tx.execute(text("SELECT leaf FROM leaf_of(:arrival)"), {"arrival": arrival}).scalar()
 
 
 class Sealed(NamedTuple):
@@ -177,7 +208,7 @@ class Sealed(NamedTuple):
 _SEALED = """
 SELECT e.payload, l.leaf, coalesce(t.hashes, ''), (
   SELECT note FROM checkpoints ORDER BY size DESC LIMIT 1), e.arrival
-FROM entries e LEFT JOIN leaves l USING (arrival)
+FROM entries e LEFT JOIN leaf_of(e.arrival) l ON true
 LEFT JOIN tiles t ON t.level = 0 AND t.n = l.leaf >> 8
 WHERE e.id = %s"""
 
@@ -195,8 +226,8 @@ def payloads(tx: Connection, first: int, count: int) -> list[bytes]:
     """The payloads of `count` leaves from `first` on."""
     rows = tx.execute(
         text(
-            "SELECT e.payload, l.leaf FROM leaves l JOIN entries e USING (arrival)"
-            " WHERE l.leaf >= :first AND l.leaf < :last ORDER BY l.leaf"
+            "SELECT e.payload, l.leaf FROM leaves_between(:first, :last) l"
+            " JOIN entries e USING (arrival) ORDER BY l.leaf"
         ),
         {"first": first, "last": first + count},
     ).all()

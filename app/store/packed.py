@@ -25,8 +25,6 @@ _END: Final = b"\xff\xff"
 _ENTRY = Struct(">h iq i16s i").pack  # arrival, id; the kind and the payload follow
 _ISSUE = Struct(">h iq i16s i5s i").pack  # arrival, id, kind; the payload follows
 _LENGTH = Struct(">i").pack
-_OUTBOX = Struct(">h iq i32s").pack  # arrival, leaf hash
-_LEAF = Struct(">h iq iq").pack  # leaf, arrival
 _OPENING = Struct(">h iq i16s i").pack  # arrival, resident; what is sealed follows
 _USAGE = Struct(">h i16s").pack  # resident; the key follows
 _COUNTS = Struct(">ii iq iq").pack  # count, reduction in mg, points
@@ -63,16 +61,6 @@ def entry(arrival: int, one: Entry | Issue, payload: bytes) -> bytes:
             payload,
         )
     )
-
-
-def outbox(arrival: int, leaf_hash: bytes) -> bytes:
-    """Of `outbox`: arrival, leaf_hash."""
-    return _OUTBOX(2, 8, arrival, 32, leaf_hash)
-
-
-def leaf(index: int, arrival: int) -> bytes:
-    """Of `leaves`: leaf, arrival."""
-    return _LEAF(2, 8, index, 8, arrival)
 
 
 def opening(arrival: int, resident: bytes, sealed: bytes) -> bytes:

@@ -271,11 +271,11 @@ def forget(tx: Connection, resident: str, now: datetime) -> None:
 
 _OPENINGS = text("""
 SELECT l.leaf, e.id, r.id, r.wrapped_key, o.sealed
-FROM leaves l
+FROM leaves_between(:first, :last) l
 JOIN openings o USING (arrival)
 JOIN entries e USING (arrival)
 JOIN residents r ON r.id = o.resident
-WHERE l.leaf >= :first AND l.leaf < :last ORDER BY l.leaf""")
+ORDER BY l.leaf""")
 _OPENINGS_PAGE = 10_000
 
 

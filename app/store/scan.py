@@ -38,22 +38,30 @@ _ENTRIES = text("""
 SELECT e.arrival, e.id, e.kind, e.payload, l.leaf, o.leaf_hash, p.sealed, r.wrapped_key,
   w.entry_id, w.resident, w.budget, w.points
 FROM entries e
-LEFT JOIN leaves l USING (arrival)
-LEFT JOIN outbox o USING (arrival)
+LEFT JOIN leaf_of(e.arrival) l ON true
+LEFT JOIN LATERAL (
+  SELECT substr(leaf_hashes, (32 * (e.arrival - arrival) + 1)::integer, 32) AS leaf_hash
+  FROM (SELECT * FROM outbox WHERE arrival <= e.arrival ORDER BY arrival DESC LIMIT 1) last
+  WHERE e.arrival < arrival + count) o ON true
 LEFT JOIN openings p USING (arrival)
 LEFT JOIN residents r ON r.id = p.resident
 LEFT JOIN waiting w USING (arrival)
 ORDER BY e.arrival""")
 _LINES = text("""
 SELECT arrival, account, account_kind, asset, bucket, amount FROM postings ORDER BY arrival""")
-_LEAVES = text("""
-SELECT l.leaf, e.payload, e.arrival IS NOT NULL
-FROM leaves l LEFT JOIN entries e USING (arrival) ORDER BY l.leaf""")
+_MISPLACED = text("""
+SELECT 'runs', leaf FROM (
+  SELECT *, lag(leaf + count, 1, 0::bigint) OVER (ORDER BY leaf) AS next,
+    lag(arrival + count) OVER (ORDER BY arrival) AS free FROM runs) r
+WHERE leaf <> next OR leaf + count > (SELECT size FROM log_head) OR arrival < free
+UNION ALL SELECT 'outbox', arrival FROM (
+  SELECT arrival, lag(arrival + count) OVER (ORDER BY arrival) AS free FROM outbox) o
+WHERE arrival < free ORDER BY 1, 2""")
 _CHECKPOINTS = text("SELECT size, note FROM checkpoints ORDER BY size")
 _ORPHANS = text("""
 SELECT name, arrival FROM (
   SELECT 'postings' AS name, arrival FROM postings
-  UNION ALL SELECT 'outbox', arrival FROM outbox
+  UNION ALL SELECT 'outbox', arrival + n FROM outbox CROSS JOIN generate_series(0, count - 1) n
   UNION ALL SELECT 'openings', arrival FROM openings
   UNION ALL SELECT 'waiting', arrival FROM waiting) r
 WHERE NOT EXISTS (SELECT FROM entries e WHERE e.arrival = r.arrival) ORDER BY 1, 2""")
@@ -72,7 +80,7 @@ _OPEN = text("""
 SELECT account, account_kind, asset, 0, coalesce(b.amount, 0), coalesce(p.amount, 0)
 FROM (SELECT * FROM open_balances WHERE amount <> 0) b
 FULL JOIN (SELECT account, account_kind, asset, sum(amount) AS amount
-  FROM postings JOIN leaves USING (arrival)
+  FROM runs r JOIN postings p ON p.arrival >= r.arrival AND p.arrival < r.arrival + r.count
   WHERE account_kind > 10 GROUP BY 1, 2, 3 HAVING sum(amount) <> 0) p
 USING (account, account_kind, asset)
 WHERE b.amount IS DISTINCT FROM p.amount ORDER BY 1, 2, 3""")
@@ -114,10 +122,10 @@ def entries(tx: Connection) -> Iterator[Stored]:
         yield Stored._make((*row[:8], waiting, own))
 
 
-def leaves(tx: Connection) -> Iterator[tuple[int, bytes | None, bool]]:
-    """Every leaf index with its entry's payload (None if it is detached), and whether there is
-    such an entry, in order."""
-    return ((row[0], row[1], row[2]) for row in _stream(tx, _LEAVES))
+def misplaced(tx: Connection) -> list[tuple[str, int]]:
+    """(table, key) of runs that overlap the one before, of leaves also of those that do not follow
+    it or lie beyond the log's end."""
+    return [(row[0], row[1]) for row in tx.execute(_MISPLACED)]
 
 
 def checkpoints(tx: Connection) -> Iterator[tuple[int, str]]:

@@ -24,7 +24,7 @@ class Pair(NamedTuple):
 
 _PAIRS = text("""
 SELECT e.arrival, v.leaf, e.payload, encode(l.entry, 'hex'), encode(l.merchant, 'hex'), l.points
-FROM entries e LEFT JOIN leaves v USING (arrival) LEFT JOIN bill_lines l USING (arrival)
+FROM entries e LEFT JOIN leaf_of(e.arrival) v ON true LEFT JOIN bill_lines l USING (arrival)
 WHERE e.kind IN ('redeem', 'refund') ORDER BY v.leaf NULLS LAST, e.arrival""")
 _ORPHANS = text("""
 SELECT l.arrival, encode(l.merchant, 'hex') FROM bill_lines l WHERE NOT EXISTS (

@@ -283,8 +283,10 @@ SELECT (SELECT closed FROM bill_head), (SELECT coalesce(sum(points), 0)::bigint 
   SELECT coalesce(sum(amount), 0)::bigint FROM open_balances
   WHERE account_kind = :redeemed AND asset = :point
 ) + (
-  SELECT coalesce(sum(p.amount), 0)::bigint FROM outbox o JOIN postings p USING (arrival)
-  WHERE p.account_kind > 10 AND p.account_kind = :redeemed AND p.asset = :point
+  SELECT coalesce(sum(p.amount), 0)::bigint FROM outbox o CROSS JOIN LATERAL (
+    SELECT sum(amount) AS amount FROM postings
+    WHERE arrival >= o.arrival AND arrival < o.arrival + o.count
+      AND account_kind > 10 AND account_kind = :redeemed AND asset = :point) p
 )""")
 
 

@@ -37,8 +37,9 @@ ORDER BY p.account, e.arrival"""
 # A reversal has no opening that would name its resident; its payload does.
 _TOUCHED = text("""
 SELECT o.resident, e.kind = 'reverse', CASE WHEN e.kind = 'reverse' THEN e.payload END, e.arrival
-FROM leaves l JOIN entries e USING (arrival) LEFT JOIN openings o USING (arrival)
-WHERE l.leaf >= :first AND l.leaf < :last AND e.kind IN ('issue', 'reverse')""")
+FROM leaves_between(:first, :last) l
+JOIN entries e USING (arrival) LEFT JOIN openings o USING (arrival)
+WHERE e.kind IN ('issue', 'reverse')""")
 _PERSONAL = tuple(f"{kind}:" for kind in AccountKind if kind.code <= AccountKind.DEBT.code)
 
 

@@ -101,11 +101,10 @@ UNION ALL
 SELECT {_UNREAD}::smallint, 0::smallint, 0, count(*)
 FROM messages WHERE resident = %s AND read_at IS NULL
 ORDER BY 3"""  # noqa: S608 (our own two numbers)
-# Whether an entry is sealed is seen by the outbox, which is small, and not by its leaf.
 # Stretch by stretch from the newest, until there are enough.
 # Only whose page nothing but its place decides can be cut before entries are looked at.
 _NEWEST = """
-SELECT e.arrival, e.payload, o.arrival IS NULL
+SELECT e.arrival, e.payload, l.leaf IS NOT NULL
 FROM (SELECT p.arrival FROM
         (SELECT s FROM stretches(0, %(before)s) s ORDER BY s DESC) newest
         CROSS JOIN LATERAL (
@@ -114,14 +113,14 @@ FROM (SELECT p.arrival FROM
             AND arrival < %(before)s
           ORDER BY arrival DESC LIMIT %(limit)s) p
       ORDER BY s DESC, p.arrival DESC LIMIT %(limit)s) p
-JOIN entries e USING (arrival) LEFT JOIN outbox o USING (arrival) ORDER BY e.arrival DESC"""
+JOIN entries e USING (arrival) LEFT JOIN leaf_of(e.arrival) l ON true ORDER BY e.arrival DESC"""
 # payload: the time stands at one place, and an issue's rule is written in one way only. One that is
 # detached is not read to see that it is not wanted: an issue's postings name its scenario too.
 _WANTED = """
-SELECT e.arrival, e.payload, o.arrival IS NULL
+SELECT e.arrival, e.payload, l.leaf IS NOT NULL
 FROM (SELECT DISTINCT arrival FROM own_postings(%(who)s, %(since)s)
       WHERE arrival < %(before)s) p
-JOIN entries e USING (arrival) LEFT JOIN outbox o USING (arrival)
+JOIN entries e USING (arrival) LEFT JOIN leaf_of(e.arrival) l ON true
 WHERE (%(kind)s::text = '' OR e.kind = %(kind)s::text) AND CASE WHEN e.payload IS NOT NULL
   THEN position(%(area_rule)s::bytea IN e.payload) > 0
     AND position(%(scenario_rule)s::bytea IN e.payload) > 0
@@ -135,9 +134,9 @@ WHERE (%(kind)s::text = '' OR e.kind = %(kind)s::text) AND CASE WHEN e.payload I
   END
 ORDER BY e.arrival DESC LIMIT %(limit)s"""
 _FULL = """
-SELECT e.arrival, e.payload, b.arrival IS NULL, o.sealed, r.wrapped_key, coalesce(w.points, 0),
+SELECT e.arrival, e.payload, l.leaf IS NOT NULL, o.sealed, r.wrapped_key, coalesce(w.points, 0),
   ARRAY(SELECT later.id FROM entries later WHERE later.id IN (%s, %s))
-FROM entries e LEFT JOIN outbox b USING (arrival) LEFT JOIN openings o USING (arrival)
+FROM entries e LEFT JOIN leaf_of(e.arrival) l ON true LEFT JOIN openings o USING (arrival)
 LEFT JOIN waiting w USING (arrival) LEFT JOIN residents r ON r.id = %s AND r.erased_at IS NULL
 WHERE e.id = %s"""
 _FACTS = "SELECT id, payload, arrival FROM entries WHERE id = ANY(%s::bytea[])"

@@ -39,7 +39,7 @@ class Wanted(NamedTuple):
 
 _ACTS = """
 SELECT t.arrival, t.at, t.actor, t.action, t.target, t.record, t.salt, e.id, l.leaf
-FROM trail t JOIN entries e USING (arrival) LEFT JOIN leaves l USING (arrival)
+FROM trail t JOIN entries e USING (arrival) LEFT JOIN leaf_of(t.arrival) l ON true
 WHERE (CAST(:actor AS text) IS NULL OR t.actor = :actor)
   AND (CAST(:action AS text) IS NULL OR t.action = :action)
   AND (CAST(:since AS timestamptz) IS NULL OR t.at >= :since)

@@ -69,9 +69,9 @@ ON CONFLICT (id) DO NOTHING""")
 _LINES = text("""
 SELECT l.leaf, encode(b.merchant, 'hex'), b.kind, b.number, b.origin, encode(b.entry, 'hex'),
   b.points, s.code, t.code, b.day, b.at
-FROM leaves l JOIN bill_lines b USING (arrival)
+FROM leaves_between(:first, :last) l JOIN bill_lines b USING (arrival)
 LEFT JOIN stores s ON s.id = b.store LEFT JOIN tills t ON t.id = b.till
-WHERE l.leaf >= :first AND l.leaf < :last AND EXISTS (SELECT FROM webhook_endpoints e
+WHERE EXISTS (SELECT FROM webhook_endpoints e
   WHERE e.merchant = b.merchant AND e.verified_at IS NOT NULL)
 ORDER BY l.leaf""")
 

@@ -21,7 +21,6 @@ TABLES = {
     "entries": "arrival - (SELECT min(arrival) FROM entries), id, kind, payload",
     "postings": "arrival - (SELECT min(arrival) FROM entries), amount, account, bucket,"
     " account_kind, asset",
-    "outbox": "arrival - (SELECT min(arrival) FROM entries), leaf_hash",
 }
 
 
@@ -52,10 +51,16 @@ def a_history():
     yield transfers.record_action(**next(stamps), action="tested", commitment="c" * 64)
 
 
+WAITING = """
+SELECT arrival + n - (SELECT min(arrival) FROM entries), substr(leaf_hashes, 32 * n + 1, 32)
+FROM outbox CROSS JOIN generate_series(0, count - 1) n"""
+
+
 def stored(tx):
+    asked = {table: f"SELECT {columns} FROM {table}" for table, columns in TABLES.items()}
     return {
-        table: Counter(tuple(row) for row in tx.execute(text(f"SELECT {columns} FROM {table}")))
-        for table, columns in TABLES.items()
+        table: Counter(tuple(row) for row in tx.execute(text(query)))
+        for table, query in (asked | {"outbox": WAITING}).items()
     }
 
 

@@ -16,12 +16,15 @@ from ledger.export import Fault
 
 @pytest.fixture
 def busy(town):
-    """A town with a full tile, pending entries, an open hold, debt, and somebody waiting."""
+    """A town with a full tile, sealed in three runs, pending entries, an open hold, debt, and
+    somebody waiting."""
     town.budget("food")
     spender, saver = town.enroll("rider-0", "rider-1")
     now = town.clock()
     days = [f"2024-{n % 12 + 1:02}-{n // 12 + 1:02}T08:00:00Z" for n in range(260)]
+    town.seal()
     town.send("b1", *(town.ride(n, occurred_at=day) for n, day in enumerate(days)))
+    town.seal()
     town.send("b2", town.ride(900, scenario="food.no_cutlery", quantities={"count": "1"}))
     town.allow(200_000)
     held = town.till().hold(spender, 150_000, "1")
@@ -43,6 +46,8 @@ def flipped(column: str, at: int = 3) -> str:
 CREDIT = "arrival = 80 AND account_kind = 1 AND asset = 1"
 SPENDER = "account_kind = 1 AND asset = 1 AND amount > 1000000"
 PENDING = "arrival = (SELECT min(arrival) FROM outbox)"
+SECOND = "leaf = (SELECT leaf FROM runs ORDER BY leaf LIMIT 1 OFFSET 1)"
+LAST_RUN = "leaf = (SELECT max(leaf) FROM runs)"
 LAST = "size = (SELECT max(size) FROM checkpoints)"
 RULE = "scenario = 'food.no_cutlery'"
 # What is changed (deleted, if there is no change) in which row, and what the check first names.
@@ -60,9 +65,14 @@ CHANGES = [
     ("postings", "bucket = bucket # 1", CREDIT, "postings 80"),
     ("postings", "arrival = 1000000", CREDIT, "postings 80"),
     ("postings", "", CREDIT, "postings 80"),
-    ("leaves", "arrival = 1000000", "leaf = 80", "entries"),
-    ("leaves", "leaf = 1000000", "leaf = 80", "leaves 81"),
-    ("leaves", "", "leaf = 80", "entries"),
+    ("runs", "arrival = 1000000", SECOND, "entries"),
+    ("runs", "arrival = arrival - 1", SECOND, "entries"),
+    ("runs", "leaf = 1000000", SECOND, "runs"),
+    ("runs", "leaf = leaf - 1", SECOND, "runs"),
+    ("runs", "count = count - 1", SECOND, "entries"),
+    ("runs", "count = count + 1", SECOND, "runs"),
+    ("runs", "count = count + 1", LAST_RUN, "entries"),
+    ("runs", "", SECOND, "entries"),
     ("tiles", flipped("hashes", 1000), "n = 0", "tiles 0 0"),
     ("tiles", "n = 7", "n = 0", "tiles 0 0"),
     ("tiles", "", "n = 0", "tiles 0 0"),
@@ -80,8 +90,10 @@ CHANGES = [
     ("openings", "arrival = 1000000", "arrival = 80", "openings 80"),
     ("openings", "", "arrival = 80", "openings 80"),
     ("residents", flipped("wrapped_key"), "true", "openings"),
-    ("outbox", flipped("leaf_hash"), PENDING, "outbox"),
+    ("outbox", flipped("leaf_hashes"), PENDING, "outbox"),
     ("outbox", "arrival = 1000000", PENDING, "entries"),
+    ("outbox", "arrival = arrival - 1", PENDING, "entries"),
+    ("outbox", "count = count + 1, leaf_hashes = leaf_hashes || sha256('')", PENDING, "outbox"),
     ("outbox", "", PENDING, "entries"),
     ("waiting", "points = points + 1", "true", "waiting"),
     ("waiting", flipped("resident"), "true", "waiting"),

@@ -10,7 +10,7 @@ from sqlalchemy import text
 from app.flows.trail import act
 
 APPEND_ONLY = (
-    "entries", "postings", "leaves", "tiles", "checkpoints", "batches", "scenario_versions",
+    "entries", "postings", "runs", "tiles", "checkpoints", "batches", "scenario_versions",
     "scenario_withdrawals", "trail", "contracts", "bill_lines", "bills", "bill_payments",
 )  # fmt: skip
 _REFUSALS = (
