@@ -7,7 +7,7 @@ from typing import Any
 
 import marshmallow as ma
 
-from app.api.wire import Day, PageArgs, Pattern, instant, stamp
+from app.api.wire import NearDay, PageArgs, Pattern, instant, stamp
 from app.flows.appeal.case import Case
 from app.store.appeals import STATES, Appeal
 
@@ -147,7 +147,7 @@ class AppealsArgs(PageArgs):
     """Which appeals: in which state, due before the end of which day."""
 
     state = ma.fields.String(load_default="open", validate=ma.validate.OneOf(STATES))
-    due_before = Day()
+    due_before = NearDay()
 
 
 class AppealFiguresSchema(ma.Schema):

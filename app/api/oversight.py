@@ -14,6 +14,7 @@ from sqlalchemy import Connection
 from app.api.public import BudgetsSchema, budgets_shown
 from app.api.wire import (
     Blueprint,
+    NearDay,
     PageArgs,
     Pattern,
     answer,
@@ -43,20 +44,11 @@ blp = Blueprint(
 )
 
 
-class Day(ma.fields.Date):
-    """A business date: YYYY-MM-DD, and no other form of ISO 8601."""
-
-    def _deserialize(self, value: Any, *args: Any, **kwargs: Any) -> Any:
-        if not isinstance(value, str) or not re.fullmatch(r"2[0-9]{3}-[0-9]{2}-[0-9]{2}", value):
-            raise self.make_error("invalid", input=value, obj_type="date")
-        return super()._deserialize(value, *args, **kwargs)
-
-
 class SpanArgs(ma.Schema):
     """From the first day to the last, both included."""
 
-    since = Day(data_key="from")
-    until = Day(data_key="to")
+    since = NearDay(data_key="from")
+    until = NearDay(data_key="to")
 
 
 class TrailArgs(SpanArgs, PageArgs):

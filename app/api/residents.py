@@ -16,7 +16,7 @@ from app.api import answers, statement, why_not
 from app.api.belonging import progressed
 from app.api.wire import (
     Blueprint,
-    Day,
+    NearDay,
     PageArgs,
     answer,
     bad_cursor,
@@ -75,8 +75,8 @@ class StatementArgs(PageArgs):
         """`from` is a word of Python's."""
 
         include = {  # noqa: RUF012 (marshmallow's own form)
-            "from": Day(metadata={"description": "recorded on this day or later"}),
-            "to": Day(metadata={"description": "recorded on this day or before"}),
+            "from": NearDay(metadata={"description": "recorded on this day or later"}),
+            "to": NearDay(metadata={"description": "recorded on this day or before"}),
         }
 
     kind = ma.fields.String(validate=ma.validate.OneOf([str(kind) for kind in Kind]))

@@ -339,6 +339,16 @@ class Day(ma.fields.Date):
         return super()._deserialize(value, attr, data, **kwargs)
 
 
+class NearDay(Day):
+    """A day of the years 2000 to 2999: a moment of it is one in every zone, and so is the next."""
+
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> Any:
+        day = super()._deserialize(value, attr, data, **kwargs)
+        if not 2000 <= day.year < 3000:
+            raise ma.ValidationError("must be a day of the years 2000 to 2999")
+        return day
+
+
 class PageArgs(ma.Schema):
     """Where a page begins and how long it may be."""
 

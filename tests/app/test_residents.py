@@ -252,7 +252,8 @@ def test_the_statement_is_filtered_by_days_and_scenario(provider, rider, ride, m
         pages += [one["entry_id"] for one in body["items"]]
         cursor = {"cursor": body["next_cursor"]} if body["has_more"] else None
     assert pages == [*made[24][::-1], *made[23][::-1]]
-    for bad in ({"from": "2026-11-31"}, {"to": "24/11/2026"}, {"scenario": ""}):
+    ends = ({"from": "0001-01-01"}, {"to": "9999-12-31"})
+    for bad in ({"from": "2026-11-31"}, {"to": "24/11/2026"}, {"scenario": ""}, *ends):
         assert me("statement", **bad).status_code == 422
 
 
