@@ -34,8 +34,7 @@ def backlog(tx: Connection) -> Backlog:
     row = tx.execute(
         text(
             "SELECT (SELECT size FROM log_head), (SELECT coalesce(sum(count), 0) FROM outbox),"
-            " (SELECT e.payload FROM outbox o JOIN entries e USING (arrival)"
-            " ORDER BY o.arrival LIMIT 1)"
+            " (SELECT payload FROM entries WHERE arrival = (SELECT min(arrival) FROM outbox))"
         )
     ).one()
     return Backlog(*row)
@@ -47,7 +46,8 @@ SELECT coalesce((SELECT arrival + count FROM outbox ORDER BY arrival DESC LIMIT 
 
 
 def unsealed(tx: Connection) -> int:
-    """About how many entries wait to be sealed, from two ends of an index."""
+    """About how many entries wait to be sealed: from where the first run begins to where the last
+    one ends."""
     return int(tx.execute(_UNSEALED).scalar_one())
 
 
