@@ -31,7 +31,7 @@ LATE: Final = timedelta(days=7)
 
 _MG_PER_G: Final = 1000
 _PAGE: Final = 200  # people a transaction
-_LEAVES: Final = 5000
+_LEAVES: Final = 10_000
 
 
 class ChallengeError(Exception):
@@ -197,7 +197,7 @@ class Watch:
                 last, after = place, found[-1] if len(found) == _PAGE else None
             else:
                 last, after = min(size, place + _LEAVES), None
-                found = sorted(ledger.touched(tx, place, last))
+                found = sorted(ledger.touched(tx, place, last, "challenge_members"))
         for at in range(0, len(found), _PAGE):
             page = found[at : at + _PAGE]
             tell = partial(tell_reached, vault=self._vault, residents=page, now=now)

@@ -29,7 +29,7 @@ FEWEST: Final = 10
 SHOWN: Final = 50
 
 _PAGE: Final = 200  # people a transaction
-_LEAVES: Final = 5000
+_LEAVES: Final = 10_000
 _log = structlog.get_logger("rankings")
 
 
@@ -185,7 +185,7 @@ class Rankings:
         with self._engine.connect() as tx:
             size = log.head(tx).size
             last = min(size, place.leaf + _LEAVES)
-            touched = sorted(ledger.touched(tx, place.leaf, last))
+            touched = sorted(ledger.touched(tx, place.leaf, last, "rankings"))
         if last > place.leaf:
             self._sets.update(place, last, lambda: self._read(touched, now))
         return last < size

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from typing import Final, Literal, NamedTuple
 
 import orjson
 from sqlalchemy import Connection, text
@@ -34,12 +34,21 @@ FROM (SELECT account, arrival, sum(amount) FILTER (WHERE asset = 1 AND amount > 
 JOIN entries e USING (arrival) LEFT JOIN openings o USING (arrival)
 WHERE e.kind IN ('issue', 'reverse')
 ORDER BY p.account, e.arrival"""
+# By runs, so that openings are read in the order they lie in. OFFSET 0: whatever the planner thinks
+# of how many that are.
+_TOUCHED: Final = {
+    among: text(f"""
+SELECT DISTINCT o.resident FROM runs_between(:first, :last) r CROSS JOIN LATERAL (
+  SELECT resident FROM openings
+  WHERE arrival >= r.arrival AND arrival < r.arrival + r.count OFFSET 0) o
+WHERE EXISTS (SELECT FROM {among} a WHERE a.resident = o.resident)""")  # noqa: S608 (our own)
+    for among in ("rankings", "challenge_members")
+}
 # A reversal has no opening that would name its resident; its payload does.
-_TOUCHED = text("""
-SELECT o.resident, e.kind = 'reverse', CASE WHEN e.kind = 'reverse' THEN e.payload END, e.arrival
-FROM leaves_between(:first, :last) l
-JOIN entries e USING (arrival) LEFT JOIN openings o USING (arrival)
-WHERE e.kind IN ('issue', 'reverse')""")
+_REVERSALS = text("""
+SELECT e.payload, e.arrival FROM runs_between(:first, :last) r CROSS JOIN LATERAL (
+  SELECT payload, arrival FROM entries
+  WHERE arrival >= r.arrival AND arrival < r.arrival + r.count AND kind = 'reverse' OFFSET 0) e""")
 _PERSONAL = tuple(f"{kind}:" for kind in AccountKind if kind.code <= AccountKind.DEBT.code)
 
 
@@ -57,15 +66,15 @@ def lines(tx: Connection, residents: Iterable[str], first: int) -> list[Line]:
     return found
 
 
-def touched(tx: Connection, first: int, last: int) -> set[str]:
-    """Whose acts changed in the leaves from `first` up to, and without, `last`."""
-    found = set()
-    rows = tx.execute(_TOUCHED, {"first": first, "last": last}).all()
-    for resident, is_reverse, payload, arrival in rows:
-        if resident is not None:
-            found.add(resident.hex())
-        elif is_reverse:
-            found.add(_owner(orjson.loads(whole(tx, payload, arrival))["postings"]))
+def touched(
+    tx: Connection, first: int, last: int, among: Literal["rankings", "challenge_members"]
+) -> set[str]:
+    """Whose acts changed in the leaves from `first` up to, and without, `last`: of those of that
+    table, and whoever had one reversed."""
+    part = {"first": first, "last": last}
+    found = {resident.hex() for resident in tx.execute(_TOUCHED[among], part).scalars()}
+    for payload, arrival in tx.execute(_REVERSALS, part):
+        found.add(_owner(orjson.loads(whole(tx, payload, arrival))["postings"]))
     return found
 
 

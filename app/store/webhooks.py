@@ -67,13 +67,14 @@ WHERE EXISTS (SELECT FROM webhook_endpoints
   WHERE merchant = :merchant AND verified_at IS NOT NULL)
 ON CONFLICT (id) DO NOTHING""")
 _LINES = text("""
-SELECT l.leaf, encode(b.merchant, 'hex'), b.kind, b.number, b.origin, encode(b.entry, 'hex'),
-  b.points, s.code, t.code, b.day, b.at
-FROM leaves_between(:first, :last) l JOIN bill_lines b USING (arrival)
+SELECT r.leaf + b.arrival - r.arrival, encode(b.merchant, 'hex'), b.kind, b.number, b.origin,
+  encode(b.entry, 'hex'), b.points, s.code, t.code, b.day, b.at
+FROM runs_between(:first, :last) r
+JOIN bill_lines b ON b.arrival >= r.arrival AND b.arrival < r.arrival + r.count
 LEFT JOIN stores s ON s.id = b.store LEFT JOIN tills t ON t.id = b.till
 WHERE EXISTS (SELECT FROM webhook_endpoints e
   WHERE e.merchant = b.merchant AND e.verified_at IS NOT NULL)
-ORDER BY l.leaf""")
+ORDER BY 1""")
 
 
 def put_event(tx: Connection, event: Event) -> None:

@@ -114,7 +114,7 @@ def read(town):
             history.lines(tx, bytes(16), b"\xff" * 16, 0),
             [history.first_since(tx, at) for at in ("2026", noon, "2027")],
             standing.lines(tx, town.people, 0),
-            standing.touched(tx, 0, size),
+            standing.touched(tx, 0, size, "rankings"),
             farewells.in_the_log(tx),
             gauges.newest(tx),
             list(scan_bills.pairs(tx)),
