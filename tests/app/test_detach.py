@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+from datetime import date, timedelta
 
 import pytest
 from click.testing import CliRunner
+from sqlalchemy import text
 
 from app.cli.detach import detach_months
 from app.cli.operate import check
@@ -53,6 +55,31 @@ def test_a_month_is_detached_read_and_missed(city, app, me, provider, ride, run,
             assert str(tmp_path) not in answer.json["detail"]
     file.write_bytes(kept)
     assert (me(f"entries/{entry}").json, me(f"entries/{entry}/receipt").data) == whole
+
+
+def test_dropping_bytes_leaves_entries_on_their_pages(city, rider, provider, ride, run, tmp_path):
+    """Else each new version would be put into every index, and the table would grow."""
+    for part in range(4):
+        some = (ride(n, occurred_at=a_day(n)) for n in range(part * 512, (part + 1) * 512))
+        provider.batch(f"b{part}", *some)
+        city.sealer.seal(city.clock())
+    city.clock.move(days=10)
+    before = pages_of(city)
+    assert run(detach_months, tmp_path / "old", "--before", "2026-12")[0] == 0
+    after = pages_of(city)
+    assert sum(after[one] == page for one, page in before.items()) > 0.9 * len(before)
+
+
+def a_day(number):
+    """A moment of one of 2000 days of which none has another's activities."""
+    return f"{(date(2020, 1, 1) + timedelta(days=number)).isoformat()}T08:00:00Z"
+
+
+def pages_of(city):
+    """The page on which each entry lies."""
+    with city.engine.connect() as tx:
+        query = "SELECT arrival, (ctid::text::point)[0] FROM entries"
+        return dict(tx.execute(text(query)).all())
 
 
 def test_a_month_that_is_none_or_not_over_is_refused(city, run, tmp_path):
