@@ -101,9 +101,9 @@ UNION ALL
 SELECT {_UNREAD}::smallint, 0::smallint, 0, count(*)
 FROM messages WHERE resident = %s AND read_at IS NULL
 ORDER BY 3"""  # noqa: S608 (our own two numbers)
-# What came before all that waits is sealed: one look at the outbox, and none at the leaf of each.
-_IS_SEALED = """(e.arrival < (SELECT min(arrival) FROM outbox)) IS NOT FALSE
-  OR EXISTS (SELECT FROM leaf_of(e.arrival))"""
+# Seen by the outbox, which is short, and not by the leaf of each; mostly with one look for a page.
+_IS_SEALED = """(e.arrival < (SELECT min(arrival) FROM outbox)) IS NOT FALSE OR NOT EXISTS (
+  SELECT FROM outbox WHERE arrival <= e.arrival AND e.arrival < arrival + count)"""
 # Stretch by stretch from the newest, until there are enough.
 # Only whose page nothing but its place decides can be cut before entries are looked at.
 _NEWEST = f"""
