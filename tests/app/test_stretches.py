@@ -9,7 +9,8 @@ from sqlalchemy import create_engine, text
 
 from app.flows.erase import erase
 from app.store import archives, entries, history, standing, statements
-from ledger.entries import Kind
+from ledger.entries import Kind, instant
+from ledger.transfers import record_action
 
 STRETCH = 2**21
 PAGE, MOST = 7, 40
@@ -97,3 +98,19 @@ def test_nothing_of_any_stretch_is_left_of_who_is_erased(city, rider, life):
     erase(city.engine, city.vault, rider, city.clock())
     with city.engine.connect() as tx:
         assert tx.execute(kept).one() == (0, 0)
+
+
+def test_what_is_sealed_is_told_also_beside_what_waits_with_an_older_number(
+    city, provider, rider, ride
+):
+    provider.batch("first", ride(0))
+    with city.engine.begin() as slow:
+        late = {"id": "d" * 32, "at": instant(city.clock()), "action": "x", "commitment": "c" * 64}
+        entries.append(slow, [record_action(**late)])
+        provider.batch("sealed", ride(1, occurred_at="2026-11-18T08:00:00+08:00"))
+        city.sealer.seal(city.clock())
+    provider.batch("waits", ride(2, occurred_at="2026-11-17T08:00:00+08:00"))
+    with city.engine.connect() as tx:
+        for wanted in (None, statements.Wanted(kind=Kind.ISSUE)):
+            found = statements.lines(tx, rider, 9, wanted)
+            assert [one.sealed for one in found] == [False, True, True]
