@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 from base64 import b64encode
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import date
-from typing import Any
+from tempfile import TemporaryFile
+from typing import IO, Any
 
 import orjson
 from flask import Response, g
@@ -25,13 +26,13 @@ from app.flows.bill.write import Tally, csv_of, workbook
 from app.flows.once import Answer, KeyReusedError, Repeat, once
 from app.store import bills, settlement
 from app.store.db import one_statement, snapshot
-from app.store.merchants import Partner
 from app.store.settlement import Bill, Terms
 from app.wiring import wired
 from ledger.buckets import day_number
 
 _CSV = "text/csv; charset=utf-8"
 _XLSX = "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet"
+_PIECE = 65536
 _BINARY = {"type": "string", "format": "binary"}
 
 blp = Blueprint(
@@ -107,11 +108,16 @@ def get_bill_csv(args: dict[str, Any], day: str) -> Response:
 )
 def get_bill_xlsx(args: dict[str, Any], day: str) -> Response:
     """日账单 XLSX · The same as a workbook: by store and kind, with names, and the documents."""
-    here = wired()
-    with snapshot(here.engine) as tx:
-        found = _found(tx, day, preview=args["preview"] == "true")
-    made = Response(_xlsx(here.engine, g.merchant, *found), content_type=_XLSX)
-    return _file(made, f"puhui-{g.merchant.code}-{day}.xlsx")
+    with snapshot(wired().engine) as tx:
+        number, bill, terms = _found(tx, day, preview=args["preview"] == "true")
+        table = forms.table(bills.sums(tx, g.merchant.id, number), terms)
+        facts = forms.facts(g.merchant.code, number, bill, terms)
+        rows = bills.rows(tx, g.merchant.id, number)
+
+        def write(file: IO[bytes]) -> None:
+            workbook(file, facts, table, rows, terms.milli_fen_per_point)
+
+        return _workbook(write, f"puhui-{g.merchant.code}-{day}.xlsx")
 
 
 @blp.serve("GET", "/statements/<month>", gives=forms.MerchantStatementSchema, guard=head_office)
@@ -143,8 +149,8 @@ def get_statement_xlsx(month: str) -> Response:
     with snapshot(wired().engine) as tx:
         made = statement(tx, g.merchant.id, number)
     name = made.bills[0].name if made.bills else g.merchant.code
-    file = Response(write_statement(made, name, number), content_type=_XLSX)
-    return _file(file, f"puhui-{g.merchant.code}-{month}.xlsx")
+    file_name = f"puhui-{g.merchant.code}-{month}.xlsx"
+    return _workbook(lambda file: write_statement(file, made, name, number), file_name)
 
 
 @blp.serve(
@@ -221,15 +227,19 @@ def _csv(engine: Engine, merchant: str, day: int, terms: Terms) -> Iterator[byte
         yield from csv_of(bills.rows(tx, merchant, day), terms.milli_fen_per_point, Tally())
 
 
-def _xlsx(
-    engine: Engine, merchant: Partner, day: int, bill: Bill | None, terms: Terms
-) -> Iterator[bytes]:
-    """The workbook, read while it is sent, from one snapshot: its sums are those of its rows."""
-    with snapshot(engine) as tx:
-        table = forms.table(bills.sums(tx, merchant.id, day), terms)
-        facts = forms.facts(merchant.code, day, bill, terms)
-        rows = bills.rows(tx, merchant.id, day)
-        yield from workbook(facts, table, rows, terms.milli_fen_per_point)
+def _workbook(write: Callable[[IO[bytes]], None], name: str) -> Response:
+    file = TemporaryFile()  # noqa: SIM115 (the answer closes it)
+    write(file)
+    file.seek(0)
+    made = Response(_pieces(file), content_type=_XLSX)
+    made.call_on_close(file.close)  # also if nobody reads it to its end
+    return _file(made, name)
+
+
+def _pieces(file: IO[bytes]) -> Iterator[bytes]:
+    with file:
+        while piece := file.read(_PIECE):
+            yield piece
 
 
 def _file(made: Response, name: str) -> Response:

@@ -179,7 +179,7 @@ def _files(
         "tables": {section.table: section.rows for section in sections},
     }
     yield "data.json", orjson.dumps(data, option=orjson.OPT_INDENT_2)
-    yield "data.xlsx", workbook(entries, sections, catalogue)
+    yield "data.xlsx", workbook(entries, sections, catalogue, now)
 
 
 def _entry(key: bytes, fact: Fact) -> dict[str, Any]:

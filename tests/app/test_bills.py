@@ -13,6 +13,7 @@ from xml.etree import ElementTree
 
 import pytest
 
+from app.flows.bill import write
 from app.flows.bill.close import close_days
 from app.flows.bill.write import HEAD, TOTAL, Tally, csv_of, workbook, yuan
 from app.flows.partner.contract import agree
@@ -37,19 +38,13 @@ def sheets_of(body):
         ]
         return {
             name: [
-                _cells(row)
+                [_cell(cell) for cell in row.iter(f"{SHEET}c")]
                 for row in ElementTree.fromstring(
                     book.read(f"xl/worksheets/sheet{number}.xml")
                 ).iter(f"{SHEET}row")
             ]
             for number, name in enumerate(names, 1)
         }
-
-
-def _cells(row):
-    """What is in a row; a cell that is left out is an empty text."""
-    found = {cell.get("r").rstrip("0123456789"): _cell(cell) for cell in row.iter(f"{SHEET}c")}
-    return [found.get(column, "") for column in "ABCDEFGHI"[: ord(max(found, default="@")) - 64]]
 
 
 def _cell(cell):
@@ -285,8 +280,9 @@ def test_nothing_that_a_merchant_names_becomes_a_formula_or_a_number():
     assert [row[2] for row in documents] == [f"`{text}" for text in nasty]
     assert all(cell[:1] in ("`", "") for row in documents for cell in row[:7])
     assert documents[0][8] == "0.0861"
-    made = b"".join(workbook([], [], rows, 1230))
-    cells = [row[2] for row in sheets_of(made)["明细 documents"][1:-1]]
+    made = io.BytesIO()
+    workbook(made, [], [], rows, 1230)
+    cells = [row[2] for row in sheets_of(made.getvalue())["明细 documents"][1:-1]]
     escaped = "a_x000D_\nb"  # how a workbook keeps a carriage return (ECMA-376 22.9.2.19)
     assert cells == [escaped if "\r" in text else text for text in nasty]
 
@@ -375,13 +371,14 @@ def test_a_difference_that_says_nothing_clear_is_refused(shop, day, item):
 
 
 def test_a_workbook_goes_on_in_another_sheet_when_one_is_full(monkeypatch):
-    monkeypatch.setattr("app.flows.workbook.MAX_ROWS", 2)
+    monkeypatch.setattr(write, "_SHEET_ROWS", 2)
     at, made = "2026-11-22 09:30:00", {}
     for size in (0, 2, 5):
         rows = [Row(at, "charge", f"n-{n}", "", "s1", "t1", "e" * 32, 1) for n in range(size)]
-        book = sheets_of(b"".join(workbook([], [], rows, 1000)))
-        made[size] = [sheet[1:] for sheet in list(book.values())[1:]]
-    assert [len(sheets) for sheets in made.values()] == [1, 2, 3]
+        file = io.BytesIO()
+        workbook(file, [], [], rows, 1000)
+        made[size] = [sheet[1:] for sheet in list(sheets_of(file.getvalue()).values())[1:]]
+    assert [len(sheets) for sheets in made.values()] == [1, 1, 3]
     for size, sheets in made.items():
         numbers = [row[2] for sheet in sheets for row in sheet]
         assert numbers == [f"n-{n}" for n in range(size)] + [""]

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Final, NamedTuple
+from typing import IO, Final, NamedTuple
 
+import xlsxwriter
 from sqlalchemy import Connection
 
 from app.flows.bill.close import date_of
-from app.flows.bill.write import NARROW, TOTAL, yuan
-from app.flows.workbook import Sheet, xlsx
+from app.flows.bill.write import TOTAL, WORKBOOK, put_lines, yuan
 from app.store import settlement
 from app.store.settlement import Bill, StoreMonth
 
@@ -61,17 +60,15 @@ def days_of(month: int) -> tuple[int, int]:
     return month * 100 + 1, month * 100 + 31
 
 
-def write_statement(made: Statement, name: str, month: int) -> Iterator[bytes]:
-    """An XLSX file, in pieces: the month by store, and a row a bill. Amounts are texts, exact."""
+def write_statement(file: IO[bytes], made: Statement, name: str, month: int) -> None:
+    """Write an XLSX file: the month by store, and a row a bill. Amounts are texts, exact."""
+    book = xlsxwriter.Workbook(file, WORKBOOK)
     head = (("商户 merchant", name), ("月份 month", f"{month // 100:04d}-{month % 100:02d}"), ())
     stores = [_store(one.store, one.name, one) for one in made.stores]
     total = _store(TOTAL, "", made.total)
-    return xlsx(
-        (
-            Sheet("门店 stores", (*head, _STORES, *stores, total), NARROW),
-            Sheet("账单 bills", (_DAYS, *map(_bill, made.bills)), NARROW),
-        )
-    )
+    put_lines(book.add_worksheet("门店 stores"), (*head, _STORES, *stores, total))
+    put_lines(book.add_worksheet("账单 bills"), (_DAYS, *map(_bill, made.bills)))
+    book.close()
 
 
 def _store(code: str, name: str, one: StoreMonth) -> tuple[str | int, ...]:

@@ -10,13 +10,14 @@ backtick off.
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from io import StringIO
-from typing import Final
+from typing import IO, Any, Final
 
-from app.flows.workbook import Cells, Sheet, xlsx
+import xlsxwriter
+
 from app.store.bills import Row
 
 HEAD: Final = (
@@ -33,9 +34,17 @@ HEAD: Final = (
 TOTAL: Final = "合计 total"
 _BOM: Final = "\ufeff"  # else Excel takes UTF-8 for the encoding of its own country
 _CHUNK_ROWS: Final = 1000
+_SHEET_ROWS: Final = 1_000_000  # a sheet of a workbook has 1,048,576
+WORKBOOK: Final = {
+    "constant_memory": True,
+    "strings_to_formulas": False,
+    "strings_to_urls": False,
+    "strings_to_numbers": False,
+}
 _WIDTHS: Final = (20, 9, 34, 34, 14, 14, 34, 12, 16)
-NARROW: Final = (22,) * 9
-"""The widths of a sheet of sums."""
+
+Cells = Sequence[str | int | Decimal]
+"""A row of a workbook."""
 
 
 @dataclass
@@ -85,21 +94,51 @@ def _taken(page: StringIO) -> bytes:
 
 
 def workbook(
+    file: IO[bytes],
     facts: Iterable[Cells],
     table: Iterable[Cells],
     rows: Iterable[Row],
     milli_fen_per_point: int,
-) -> Iterator[bytes]:
-    """An XLSX file, in pieces: a sheet of facts and of the day by store and kind, with the stores'
-    names as they are now, and one (or more, if it is full) of the documents with their sum."""
-    summary = Sheet("汇总 summary", (*facts, (), *table), NARROW)
-    documents = _documents(rows, milli_fen_per_point)
-    return xlsx((summary, Sheet("明细 documents", documents, _WIDTHS, HEAD)))
-
-
-def _documents(rows: Iterable[Row], milli_fen_per_point: int) -> Iterator[Cells]:
-    tally = Tally()
+) -> None:
+    """Write an XLSX file: a sheet of facts and of the day by store and kind, with the stores' names
+    as they are now, and one (or more, if it is full) of the documents with their sum."""
+    book = xlsxwriter.Workbook(file, WORKBOOK)
+    put_lines(book.add_worksheet("汇总 summary"), (*facts, (), *table))
+    tally, sheet, at = Tally(), None, 0
     for row in tally.count(rows):
-        yield (*row, Decimal(yuan(row.points * milli_fen_per_point)))
-    price = Decimal(yuan(tally.points * milli_fen_per_point))
-    yield (TOTAL, str(tally.lines), *[""] * 5, tally.points, price)
+        if at == _SHEET_ROWS or sheet is None:
+            sheet, at = _documents(book, (tally.lines - 1) // _SHEET_ROWS), 0
+        at += 1
+        _put(sheet, at, (*row, _price(row.points * milli_fen_per_point)))
+    price = _price(tally.points * milli_fen_per_point)
+    total: Cells = (TOTAL, str(tally.lines), *[""] * 5, tally.points, price)
+    _put(sheet or _documents(book, 0), at + 1, total)
+    book.close()
+
+
+def put_lines(sheet: Any, lines: Iterable[Cells]) -> None:
+    """Fill a sheet of a workbook with texts and numbers; a text stays a text, whatever it is."""
+    sheet.set_column(0, 8, 22)
+    for at, cells in enumerate(lines):
+        _put(sheet, at, cells)
+
+
+def _documents(book: Any, full: int) -> Any:
+    sheet = book.add_worksheet(f"明细 documents {full + 1}" if full else "明细 documents")
+    for column, width in enumerate(_WIDTHS):
+        sheet.set_column(column, column, width)
+    sheet.freeze_panes(1, 0)
+    _put(sheet, 0, HEAD)
+    return sheet
+
+
+def _put(sheet: Any, at: int, cells: Cells) -> None:
+    for column, value in enumerate(cells):
+        if isinstance(value, str):
+            sheet.write_string(at, column, value)
+        else:
+            sheet.write_number(at, column, value)
+
+
+def _price(milli_fen: int) -> Decimal:
+    return Decimal(yuan(milli_fen))
