@@ -16,6 +16,7 @@ from sqlalchemy import create_engine, text
 from app.api.frame import METERS, Meters
 from app.door import Door
 from app.turns import Turns
+from app.wiring import POOL
 
 app = Flask(__name__)
 app.config["MAX_CONTENT_LENGTH"] = 1024 * 1024
@@ -24,7 +25,7 @@ app.extensions[METERS] = Meters(_metrics)
 _turns = Turns(Path(os.environ["PUHUI_DATA"]) / "turns")
 # The same server as ours, to which no batch ever comes.
 door = Door(app, _metrics, _turns, int(os.environ["PUHUI_THREADS"]), 0)
-_engine = create_engine(os.environ["DATABASE_URL"])
+_engine = create_engine(os.environ["DATABASE_URL"], **POOL)
 _INSERT = text("INSERT INTO bare_writes (number, body) VALUES (:number, :body)")
 _ROW_BYTES = 1_200
 _SELECT = text("SELECT joined_at FROM residents WHERE id = :id")
