@@ -1,4 +1,4 @@
-"""Pieces: of a part of the log, the runs; who goes through it goes through tables in their order."""
+"""Pieces: the runs of a part of the log; who goes through it goes through tables in order."""
 
 from alembic import op
 
