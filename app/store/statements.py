@@ -104,19 +104,11 @@ ORDER BY 3"""  # noqa: S608 (our own two numbers)
 # Seen by the outbox, which is short, and not by the leaf of each; mostly with one look for a page.
 _IS_SEALED = """(e.arrival < (SELECT min(arrival) FROM outbox)) IS NOT FALSE OR NOT EXISTS (
   SELECT FROM outbox WHERE arrival <= e.arrival AND e.arrival < arrival + count)"""
-# Stretch by stretch from the newest, until there are enough.
 # Only whose page nothing but its place decides can be cut before entries are looked at.
 _NEWEST = f"""
 SELECT e.arrival, e.payload, {_IS_SEALED}
-FROM (SELECT p.arrival FROM
-        (SELECT s FROM stretches(0, %(before)s) s ORDER BY s DESC) newest
-        CROSS JOIN LATERAL (
-          SELECT DISTINCT arrival FROM postings
-          WHERE arrival >> 21 = s AND account = %(who)s AND account_kind <= 3
-            AND arrival < %(before)s
-          ORDER BY arrival DESC LIMIT %(limit)s) p
-      ORDER BY s DESC, p.arrival DESC LIMIT %(limit)s) p
-JOIN entries e USING (arrival) ORDER BY e.arrival DESC"""  # noqa: S608 (our own text)
+FROM newest(%(who)s, %(before)s, %(limit)s) n JOIN entries e ON e.arrival = n
+ORDER BY e.arrival DESC"""  # noqa: S608 (our own text)
 # payload: the time stands at one place, and an issue's rule is written in one way only. One that is
 # detached is not read to see that it is not wanted: an issue's postings name its scenario too.
 _WANTED = f"""

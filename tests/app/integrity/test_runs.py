@@ -12,7 +12,7 @@ from app.config import CITY_ZONE
 from app.flows.detach import detach
 from app.store.db import migrate
 
-# The tables as 0001 made them, with what the runs stand for. What 0016 made goes.
+# The tables as 0001 made them, with what the runs stand for. What later ones made goes.
 _AS_AT_0015 = """
 ALTER TABLE outbox RENAME TO run_outbox;
 ALTER INDEX outbox_pkey RENAME TO run_outbox_pkey;
@@ -30,7 +30,7 @@ CREATE TABLE leaves (
 INSERT INTO leaves SELECT * FROM run_leaves;
 DROP VIEW run_leaves;
 DROP TABLE run_outbox, runs;
-DROP FUNCTION leaf_of, leaves_between, runs_between;
+DROP FUNCTION leaf_of, leaves_between, runs_between, newest;
 UPDATE alembic_version SET version_num = '0015_stretches'"""
 _LEAVES = "SELECT leaf, arrival FROM leaves ORDER BY leaf"
 _WAITING = """
