@@ -73,16 +73,20 @@ def exchange(link: socket.socket, request: bytes) -> bytes:
     link.sendall(request)
     data = b""
     while b"\r\n\r\n" not in data:
-        part = link.recv(65536)
-        if not part:
-            raise RuntimeError("the server closed the connection")
-        data += part
+        data += _part(link, 65536)
     head, _, body = data.partition(b"\r\n\r\n")
     if not head.startswith(b"HTTP/1.1 20"):
         raise RuntimeError(data.decode(errors="replace"))
     length = _LENGTH.search(head)
     parts, missing = [body], (int(length[1]) if length else 0) - len(body)
     while missing > 0:
-        parts.append(link.recv(min(missing, 1 << 20)))
+        parts.append(_part(link, min(missing, 1 << 20)))
         missing -= len(parts[-1])
     return b"".join(parts)
+
+
+def _part(link: socket.socket, most: int) -> bytes:
+    part = link.recv(most)
+    if not part:
+        raise RuntimeError("the server closed the connection")
+    return part

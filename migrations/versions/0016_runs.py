@@ -37,9 +37,11 @@ DROP TABLE leaves;
 """
 
 # Of all leaves at once there is a view. `leaf_of` is one look, at the last run that begins no later
-# (no row: not sealed), and becomes a part of the statement that asks. `leaves_between` (from
-# `since` to below `below`) does not, so that it is always taken for about as many rows as are asked
-# for at a time: each is then looked up in what it is joined to, whatever the statistics.
+# (no row: not sealed), and becomes a part of the statement that asks. `runs_between` gives the runs
+# of the leaves from `since` to below `below`, the first and the last cut to these, `leaves_between`
+# those leaves. These two do not become a part of the statement that asks, so that they are always
+# taken for about as many rows as are asked for at a time: each is then looked up in what it is
+# joined to, whatever the statistics.
 _LEAVES = """
 CREATE VIEW leaves (leaf, arrival) AS
   SELECT r.leaf + n, r.arrival + n FROM runs r CROSS JOIN generate_series(0, r.count - 1) n;
@@ -51,14 +53,21 @@ CREATE FUNCTION leaf_of(one bigint) RETURNS TABLE (leaf bigint) LANGUAGE sql STA
   WHERE one < r.arrival + r.count
 $$;
 
+CREATE FUNCTION runs_between(since bigint, below bigint)
+RETURNS TABLE (leaf bigint, arrival bigint, count bigint)
+LANGUAGE sql STABLE ROWS 20 SET enable_seqscan = off AS $$
+  SELECT greatest(r.leaf, since), r.arrival + greatest(since - r.leaf, 0),
+    least(below, r.leaf + r.count) - greatest(r.leaf, since)
+  FROM runs r
+  WHERE r.leaf < below AND r.leaf + r.count > since
+    AND r.leaf >= coalesce((SELECT max(runs.leaf) FROM runs WHERE runs.leaf <= since), 0)
+$$;
+
 CREATE FUNCTION leaves_between(since bigint, below bigint)
 RETURNS TABLE (leaf bigint, arrival bigint)
 LANGUAGE sql STABLE ROWS 1000 SET enable_seqscan = off AS $$
   SELECT r.leaf + n, r.arrival + n
-  FROM runs r CROSS JOIN
-    generate_series(greatest(since - r.leaf, 0), least(below - r.leaf, r.count) - 1) n
-  WHERE r.leaf < below
-    AND r.leaf >= coalesce((SELECT max(runs.leaf) FROM runs WHERE runs.leaf <= since), 0)
+  FROM runs_between(since, below) r CROSS JOIN generate_series(0, r.count - 1) n
 $$;
 
 CREATE OR REPLACE FUNCTION refuse_but_detach() RETURNS trigger LANGUAGE plpgsql AS $$

@@ -2,8 +2,8 @@
 
 from alembic import op
 
-revision = "0018_newest"
-down_revision = "0017_pieces"
+revision = "0017_newest"
+down_revision = "0016_runs"
 branch_labels = None
 depends_on = None
 
