@@ -196,6 +196,17 @@ def test_no_rank_is_shown_of_fewer_than_ten(crowd):
     crowd.check()
 
 
+def test_a_ride_that_is_taken_back_is_followed_by_itself(crowd):
+    people = crowd.settle_in(10, NORTH)
+    for one in people:
+        crowd.go(one, km=2)
+        crowd.join(one)
+    crowd.catch_up()
+    crowd.void(people[3])
+    crowd.catch_up()
+    crowd.check()
+
+
 OPS = st.lists(
     st.tuples(
         st.sampled_from(["go", "go", "go", "void", "join", "leave", "move", "old", "step"]),
