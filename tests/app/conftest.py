@@ -13,6 +13,7 @@ from secrets import token_bytes, token_urlsafe
 from threading import Thread
 from typing import Any
 
+import psycopg
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
@@ -63,6 +64,14 @@ def app(routes, city) -> Flask:
         routes.extensions["puhui"] = put_together(city.config, city.engine, shared, city.clock)
         limits.install(routes, shared)
         yield routes
+
+
+@pytest.fixture
+def superuser(city) -> Iterator[psycopg.Connection[Any]]:
+    """A superuser's connection to the city's database."""
+    url = city.owner_url.replace("+psycopg", "").replace("puhui_owner@", "postgres@")
+    with psycopg.connect(url, autocommit=True) as connection:
+        yield connection
 
 
 def leave_a_trail(app: Flask) -> None:

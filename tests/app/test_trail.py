@@ -52,13 +52,6 @@ def acted(city):
     city.sealer.seal(city.clock())
 
 
-@pytest.fixture
-def superuser(city):
-    url = city.owner_url.replace("+psycopg", "").replace("puhui_owner@", "postgres@")
-    with psycopg.connect(url, autocommit=True) as connection:
-        yield connection
-
-
 def faults(city):
     return [tuple(one) for one in check_database(city.engine, city.vault)]
 
