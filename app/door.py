@@ -240,8 +240,8 @@ class Door:
         """Have one request answered elsewhere. It is counted here, where /metrics is asked for."""
         began = time.perf_counter()
         try:
-            with self._turns.taken():
-                status, headers, body = intake.ask(environ_of(asked.scope), asked.body)
+            with self._turns.taken() as cores:
+                status, headers, body = intake.ask(environ_of(asked.scope), asked.body, cores)
         except EndedError as error:
             self._refuse(asked.proto, "UNAVAILABLE", f"{error}; send it again as it is")
             return None

@@ -12,13 +12,16 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Set
 from contextlib import suppress
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, Final
 
+import psycopg
 import structlog
+from sqlalchemy import event
 
 from app.api import providers
 from app.config import read_config
@@ -45,13 +48,16 @@ class Intake:
         self._child: subprocess.Popen[bytes] | None = None
         self._link: Connection | None = None
 
-    def ask(self, environ: dict[str, Any], body: bytes) -> tuple[int, Headers, bytes]:
-        """The answer to a request: status, headers, body. Raises EndedError."""
+    def ask(
+        self, environ: dict[str, Any], body: bytes, cores: Set[int]
+    ) -> tuple[int, Headers, bytes]:
+        """The answer to a request, worked on by these cores alone: status, headers, body. Raises
+        EndedError."""
         link = self._link
         if link is None or self._child is None or self._child.poll() is not None:
             link = self._start()
         try:
-            link.send((environ, body))
+            link.send((environ, body, cores))
             answer: tuple[int, Headers, bytes] = link.recv()
         except (OSError, EOFError) as error:
             self._end()
@@ -86,9 +92,21 @@ def serve(descriptor: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the server, which ends us
     link, (app, api) = Connection(descriptor), shell(read_config(os.environ))
     api.register_blueprint(providers.blp)
+    event.listen(app.extensions["puhui"].engine, "checkout", _bring)
     os.nice(NICE)  # only now: who sent the first batch waits for the second of computing until here
     with suppress(EOFError, OSError):
         while True:
-            environ, body = link.recv()
+            environ, body, cores = link.recv()
+            os.sched_setaffinity(0, cores)
             with answering(app.wsgi_app, environ, body) as (status, headers, pieces):
                 link.send((status, headers, b"".join(pieces)))
+
+
+def _bring(connection: psycopg.Connection[Any], *_: object) -> None:
+    """Have the database's process of a connection work on our cores, if it is of this machine and
+    we may: it does half of a batch's work, and reads would wait for it as for us."""
+    if connection.info.host.startswith("/"):  # a socket's folder
+        process = connection.info.backend_pid
+        with suppress(OSError):
+            if Path(f"/proc/{process}/comm").read_text() == "postgres\n":
+                os.sched_setaffinity(process, os.sched_getaffinity(0))

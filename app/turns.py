@@ -23,10 +23,8 @@ _PAUSE_S = 0.02
 
 
 class Turns:
-    """The folder, as one web process sees it. `most` is how many batches leave a core free.
-
-    Raises ConfigError if the folder cannot be written to.
-    """
+    """The folder, as one web process sees it. `most` is how many batches leave a core free; all
+    but the first core are theirs then. Raises ConfigError if the folder cannot be written to."""
 
     def __init__(self, folder: Path, most: int | None = None) -> None:
         self._asked = folder / "asked"
@@ -37,8 +35,9 @@ class Turns:
             raise ConfigError(
                 f"{folder}: {error.strerror}; let PUHUI_DATA name a folder that web may write to"
             ) from None
-        cores = range(most or max(1, len(os.sched_getaffinity(0)) - 1))
-        self._places = [folder / f"batch-{n}" for n in cores]
+        self._cores = frozenset(os.sched_getaffinity(0))
+        self._but_one = frozenset(sorted(self._cores)[1:]) or self._cores
+        self._places = [folder / f"batch-{n}" for n in range(most or len(self._but_one))]
         self._note_at = 0.0
 
     def note(self) -> None:
@@ -49,12 +48,13 @@ class Turns:
             os.utime(self._asked)
 
     @contextmanager
-    def taken(self) -> Iterator[None]:
-        """Work on a batch, as soon as there is a place or nobody asks for anything else."""
+    def taken(self) -> Iterator[frozenset[int]]:
+        """Work on a batch, as soon as there is a place or nobody asks for anything else; on which
+        cores."""
         with ExitStack() as held:
             while not any(_take(held, place) for place in self._places) and self._is_asked():
                 time.sleep(_PAUSE_S)
-            yield
+            yield self._but_one if self._is_asked() else self._cores
 
     def _is_asked(self) -> bool:
         return time.time() - self._asked.stat().st_mtime < CALM_S

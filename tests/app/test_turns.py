@@ -48,9 +48,9 @@ def made(host):
     return make
 
 
-def test_all_work_at_once_while_nobody_else_asks(made):
-    with made().taken(), made().taken(), made().taken():
-        pass
+def test_all_work_at_once_and_everywhere_while_nobody_else_asks(made):
+    with made().taken() as one, made().taken() as two, made().taken() as three:
+        assert one == two == three == os.sched_getaffinity(0)
 
 
 def test_while_somebody_asks_as_many_work_as_leave_a_core_and_the_next_waits(made):
@@ -74,6 +74,20 @@ def test_while_somebody_asks_as_many_work_as_leave_a_core_and_the_next_waits(mad
         for one in done:
             one.result()
     assert sorted(began) == [0, 1, 2]
+
+
+def test_while_somebody_asks_the_first_core_is_theirs_if_it_is_not_the_only_one(made):
+    all_cores = os.sched_getaffinity(0)
+    asked = made()
+    asked.note()
+    with asked.taken() as cores:
+        assert cores == (all_cores - {min(all_cores)} or all_cores)
+    os.sched_setaffinity(0, {max(all_cores)})
+    try:
+        with made().taken() as cores:
+            assert cores == {max(all_cores)}
+    finally:
+        os.sched_setaffinity(0, all_cores)
 
 
 def test_who_waits_goes_on_when_nobody_has_asked_for_a_while(made, monkeypatch):

@@ -35,19 +35,21 @@ def rider(still_town, bikes):
 
 @pytest.fixture
 def held(still_town, eventually):
-    """No batch gets beyond this table while this lasts; says when one has come that far."""
+    """No batch gets beyond this table while this lasts; waits until one has come that far and gives
+    the process of the database that is held up."""
 
     @contextmanager
     def held(table):
         url = still_town.config.owner_url.replace("+psycopg", "")
         with psycopg.connect(url) as owner:
             owner.execute(f"LOCK TABLE {table} IN ACCESS EXCLUSIVE MODE")
-            yield lambda: eventually(lambda: _waits(url, table))
+            yield lambda: eventually(lambda: _waiting(url, table))
 
-    def _waits(url, table):
-        waiting = "SELECT count(*) FROM pg_locks WHERE relation = %s::regclass AND NOT granted"
+    def _waiting(url, table):
+        waiting = "SELECT pid FROM pg_locks WHERE relation = %s::regclass AND NOT granted"
         with psycopg.connect(url) as owner:
-            return owner.execute(waiting, (table,)).fetchone()[0] == 1
+            found = owner.execute(waiting, (table,)).fetchall()
+        return found[0][0] if len(found) == 1 else None
 
     return held
 
@@ -86,6 +88,17 @@ def test_a_batch_is_worked_on_below_the_priority_of_reads_and_is_counted(still_t
     (intake,) = intakes()
     assert intake.nice() == min(19, psutil.Process().nice() + NICE)
     assert counted(still_town, 200) == before + 1
+
+
+def test_while_others_ask_a_batch_leaves_the_first_core_to_them(still_town, bikes, rider, held):
+    cores = sorted(os.sched_getaffinity(0))
+    rider.get("balances")
+    with ThreadPoolExecutor(1) as pool, held("acts") as until_it_waits:
+        sent = pool.submit(bikes.batch, "aside", ride("aside"))
+        backend = psutil.Process(until_it_waits())
+        (intake,) = intakes()
+        assert intake.cpu_affinity() == backend.cpu_affinity() == (cores[1:] or cores)
+    assert sent.result().status_code == 200
 
 
 def test_a_batch_whose_process_is_killed_counts_once_when_it_is_sent_again(
