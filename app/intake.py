@@ -19,12 +19,11 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, Final
 
-import psycopg
 import structlog
-from sqlalchemy import event
 
 from app.api import providers
 from app.config import read_config
+from app.cores import bring
 from app.flows.process import end_with_parent
 from app.gateway import Headers, answering
 from app.shell import shell
@@ -92,7 +91,7 @@ def serve(descriptor: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the server, which ends us
     link, (app, api) = Connection(descriptor), shell(read_config(os.environ))
     api.register_blueprint(providers.blp)
-    event.listen(app.extensions["puhui"].engine, "checkout", _bring)
+    bring(app.extensions["puhui"].engine)
     os.nice(NICE)  # only now: who sent the first batch waits for the second of computing until here
     with suppress(EOFError, OSError):
         while True:
@@ -100,13 +99,3 @@ def serve(descriptor: int) -> None:
             os.sched_setaffinity(0, cores)
             with answering(app.wsgi_app, environ, body) as (status, headers, pieces):
                 link.send((status, headers, b"".join(pieces)))
-
-
-def _bring(connection: psycopg.Connection[Any], *_: object) -> None:
-    """Have the database's process of a connection work on our cores, if it is of this machine and
-    we may: it does half of a batch's work, and reads would wait for it as for us."""
-    if connection.info.host.startswith("/"):  # a socket's folder
-        process = connection.info.backend_pid
-        with suppress(OSError):
-            if Path(f"/proc/{process}/comm").read_text() == "postgres\n":
-                os.sched_setaffinity(process, os.sched_getaffinity(0))

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Final
 
 from app.config import ConfigError
+from app.cores import but_one
 
 CALM_S: Final = 2.0  # after the last one asked; then batches take all cores
 _NOTE_S = 0.5  # a change of the file counts for so long
@@ -36,7 +37,7 @@ class Turns:
                 f"{folder}: {error.strerror}; let PUHUI_DATA name a folder that web may write to"
             ) from None
         self._cores = frozenset(os.sched_getaffinity(0))
-        self._but_one = frozenset(sorted(self._cores)[1:]) or self._cores
+        self._but_one = but_one()
         self._places = [folder / f"batch-{n}" for n in range(most or len(self._but_one))]
         self._note_at = 0.0
 

@@ -23,6 +23,7 @@ import orjson
 
 from app.cli.client import ProviderClient, ProviderError, read_private_key
 from app.cli.local import running
+from app.cores import but_one
 from app.door import BATCHES_WAITING
 from app.flows.tokens import issue_access_token
 from bench.load import connected, exchange, get
@@ -104,7 +105,8 @@ def flooding(stage: Stage, url: str) -> Iterator[None]:
 
 def _flood(url: str, provider: Provider, begun: Any, over: Any) -> None:
     """A provider's connections, who have a machine of their own in truth: the bodies are ready, and
-    what is left to do here takes no core that anybody else wants."""
+    what is left to do here takes no core that readers want."""
+    os.sched_setaffinity(0, but_one())
     os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
     key = read_private_key(provider.key.read_bytes())
     acts = activities(provider, 0, BATCH, seed=1)

@@ -67,10 +67,15 @@ def ride(name):
 
 def intakes():
     """The processes that work on batches for the servers this one has started."""
+    return started_as("intake.serve")
+
+
+def started_as(part):
+    """The processes that this one and its own have started, by a part of their command."""
     found = []
     for child in psutil.Process().children(recursive=True):
         with suppress(psutil.NoSuchProcess):  # it has ended, or has and nobody noticed yet
-            found += [child] if any("intake.serve" in word for word in child.cmdline()) else []
+            found += [child] if part in " ".join(child.cmdline()) else []
     return found
 
 
@@ -88,6 +93,11 @@ def test_a_batch_is_worked_on_below_the_priority_of_reads_and_is_counted(still_t
     (intake,) = intakes()
     assert intake.nice() == min(19, psutil.Process().nice() + NICE)
     assert counted(still_town, 200) == before + 1
+
+
+def test_the_worker_leaves_the_first_core_to_those_who_wait(town):
+    cores = sorted(os.sched_getaffinity(0))
+    assert [one.cpu_affinity() for one in started_as("app.cli worker")] == [cores[1:] or cores]
 
 
 def test_while_others_ask_a_batch_leaves_the_first_core_to_them(still_town, bikes, rider, held):
