@@ -284,6 +284,7 @@ def budget_list(config: Config) -> None:
 def worker(config: Config) -> None:
     """Seal about every second, pay who waits, expire points; one or many may run."""
     configure_logs()
+    cores = os.sched_getaffinity(0)
     os.sched_setaffinity(0, but_one())
     with parts(config) as (ready, engine, vault):
         bring(engine)
@@ -294,7 +295,7 @@ def worker(config: Config) -> None:
         rankings = Rankings(engine, vault, open_redis(ready.redis_url)) if ready.redis_url else None
         courier = Courier(engine, vault, clock, loopback=ready.webhook_loopback)
         beside = [one.run for one in (pusher, courier) if one is not None]
-        Worker(engine, vault, sealer, clock, Runner(ready, engine), beside, rankings).run()
+        Worker(engine, vault, sealer, clock, Runner(ready, engine, cores), beside, rankings).run()
 
 
 @click.group("log")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+from collections.abc import Set
 
 from sqlalchemy import Engine
 
@@ -14,10 +16,11 @@ from app.store import backtests
 
 
 class Runner:
-    """Starts the process of the queue when there is something in it; ended with its worker."""
+    """Starts the process of the queue when there is something in it, on these cores, which may be
+    more than the worker's own; ended with its worker."""
 
-    def __init__(self, config: Config, engine: Engine) -> None:
-        self._config, self._engine = config, engine
+    def __init__(self, config: Config, engine: Engine, cores: Set[int]) -> None:
+        self._config, self._engine, self._cores = config, engine, cores
         self._child: subprocess.Popen[bytes] | None = None
 
     def __call__(self) -> None:
@@ -35,5 +38,9 @@ class Runner:
             env=environment(self._config),
             cwd=PROJECT,
             stdout=subprocess.DEVNULL,
-            preexec_fn=end_with_parent,
+            preexec_fn=self._begin,
         )
+
+    def _begin(self) -> None:
+        end_with_parent()
+        os.sched_setaffinity(0, self._cores)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -202,8 +203,9 @@ def test_a_killed_run_is_begun_again_by_the_workers_next_process(city, editor, r
     assert (done.id, done.state) == (asked, "done")
 
 
-def test_the_worker_starts_a_process_for_the_queue_and_only_then(city, editor):
-    runner = Runner(city.config, city.engine)
+def test_the_worker_starts_a_process_for_the_queue_on_its_cores_and_only_then(city, editor):
+    cores = {max(os.sched_getaffinity(0))}
+    runner = Runner(city.config, city.engine, cores)
     runner()
     assert runner._child is None
     asked = editor.post("backtests", {"days": 7}).json["id"]
@@ -211,6 +213,7 @@ def test_the_worker_starts_a_process_for_the_queue_and_only_then(city, editor):
         tx.execute(text("UPDATE backtests SET requested_at = now()"))
     runner()
     child = runner._child
+    assert os.sched_getaffinity(child.pid) == cores
     runner()
     assert runner._child is child
     assert child.wait(60) == 0
