@@ -246,6 +246,8 @@ class RejectionSchema(ma.Schema):
     recorded_date = _text(format="date")
     provider = _text()
     activity_id = _text()
+    scenario = _maybe(description="null if there is none of the name that was reported")
+    scenario_zh = _maybe(description="its title")
     code = _text()
     title_zh = _text()
     reason_zh = _text(description="what happened and what can be done")

@@ -219,13 +219,19 @@ def get_rejections(args: dict[str, Any]) -> Response:
     """未计入的行为 · Activities that were reported of me and refused, why, and what can be done."""
     limit = args["limit"]
     before = _refusal_place(place_of(args.get("cursor")))
-    with wired().engine.connect() as tx:
+    here = wired()
+    with here.engine.connect() as tx:
         rows = statements.refusals(tx, g.resident, before, limit + 1)
+        catalogue = here.registry.current(tx)
     items = [
         {
             **stamp("recorded", row.recorded_at),
             "provider": row.provider,
             "activity_id": row.activity_id,
+            "scenario": row.scenario,
+            "scenario_zh": (
+                catalogue.versions(row.scenario)[-1].title.zh if row.scenario else None
+            ),
             "code": row.code,
             "title_zh": PROBLEMS.get(row.code, (0, row.code))[1],
             "reason_zh": why_not.REASONS.get(row.code, why_not.OTHER),

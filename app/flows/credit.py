@@ -84,7 +84,7 @@ def _quantify(
     documents: Sequence[Document | dict[str, Any]],
     now: datetime,
     result: Credited,
-) -> tuple[list[Item], list[tuple[int, Document, Rejected]]]:
+) -> tuple[list[Item], list[tuple[int, Document, str | None, Rejected]]]:
     """Stages 1 and 2. Returns what goes on, and what the rules refuse: its owner is told."""
     items, refused = [], []
     entry_id = vault.entry_ids(f"activity:{provider}")
@@ -101,7 +101,9 @@ def _quantify(
             mg = quantify(version, activity).mg
         except Rejected as error:
             result.outcomes[position] = rejection(document.id, error.code, error.detail)
-            refused.append((position, document, error))
+            known = document.scenario in catalogue.scenarios  # else it may be anything
+            scenario = document.scenario if known else None
+            refused.append((position, document, scenario, error))
             continue
         items.append(Item(position, document, version, activity, mg, entry_id(document.key)))
     return items, refused
@@ -112,18 +114,19 @@ def _resolve(
     vault: Vault,
     provider: str,
     items: list[Item],
-    refused: list[tuple[int, Document, Rejected]],
+    refused: list[tuple[int, Document, str | None, Rejected]],
     now: datetime,
     result: Credited,
 ) -> list[Item]:
     """Stage 3. What nobody is bound to is kept until somebody is."""
     subjects = {item.document.subject for item in items}
-    subjects.update(document.subject for _, document, _ in refused)
+    subjects.update(document.subject for _, document, _, _ in refused)
     scenarios = {item.version.scenario for item in items}
     members = people.resolve_and_lock(tx, list(subjects), scenarios) if subjects else {}
-    for position, document, error in refused:
+    for position, document, scenario, error in refused:
         if owner := members.get(document.subject):
-            told = owner.account, position, document.id, error.code, error.detail
+            act = document.id, scenario
+            told = batches.Refused(owner.account, position, *act, error.code, error.detail)
             result.rejected.append(told)
     known, unbound = [], []
     for item in items:

@@ -9,6 +9,7 @@ from typing import Any, Final
 from app.flows.document import Document, rejection
 from app.flows.fingerprint import Fingerprint
 from app.store import people
+from app.store.batches import Refused
 from scenarios import Activity, Claimed, Key, Version
 
 NOBODY: Final = people.Member("", b"", b"", frozenset(), False)
@@ -42,12 +43,13 @@ class Credited:
 
     outcomes: list[dict[str, Any]]
     moments: list[datetime] = field(default_factory=list)
-    rejected: list[tuple[bytes, int, str, str, str]] = field(default_factory=list)
+    rejected: list[Refused] = field(default_factory=list)
 
 
 def refuse(result: Credited, item: Item, code: str, detail: str) -> None:
     """End an item's way, and tell its resident if it has one."""
-    identifier = item.document.id
-    result.outcomes[item.position] = rejection(identifier, code, detail)
+    act = item.document
+    result.outcomes[item.position] = rejection(act.id, code, detail)
     if item.who is not NOBODY:
-        result.rejected.append((item.who.account, item.position, identifier, code, detail))
+        told = Refused(item.who.account, item.position, act.id, act.scenario, code, detail)
+        result.rejected.append(told)

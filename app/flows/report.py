@@ -140,7 +140,8 @@ def refuse_report(
     REPORT_DECIDED."""
     found = _lock_waiting(tx, id)
     reports.decide(tx, id, "refused", who, reason, now)
-    refusal = (bytes.fromhex(found.resident), 0, id.hex(), "REPORT_REFUSED", reason)
+    act = id.hex(), found.scenario
+    refusal = batches.Refused(bytes.fromhex(found.resident), 0, *act, "REPORT_REFUSED", reason)
     batches.put_rejections(tx, SELF, _label(found), [refusal], now)
     _tell(tx, vault, catalogue, found, "未通过", reason, now)
 

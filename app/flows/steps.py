@@ -151,7 +151,8 @@ def refuse_day(
     held = _lock_held(tx, held_id)
     resident, old = held.resident, held.day
     new = _released(tx, resident, old)
-    refusal = (bytes.fromhex(resident), 0, f"{new.day}-{new.revision}", "STEPS_REFUSED", reason)
+    act = f"{new.day}-{new.revision}", STEPS
+    refusal = batches.Refused(bytes.fromhex(resident), 0, *act, "STEPS_REFUSED", reason)
     batches.put_rejections(tx, WERUN, f"steps-{new.day}-{new.revision}", [refusal], now)
     _tell(tx, vault, catalogue, resident, new, "未通过", reason, now)
 

@@ -20,6 +20,18 @@ class Known(NamedTuple):
     receipt: bytes
 
 
+class Refused(NamedTuple):
+    """An activity that was refused, by its place in the batch; `scenario` is None if there is none
+    of this name."""
+
+    resident: bytes
+    position: int
+    activity_id: str
+    scenario: str | None
+    code: str
+    detail: str
+
+
 def claim(tx: Connection, provider: str, batch_id: str) -> Known | None:
     """Wait for anybody who handles this batch now; return the answer if it was given already."""
     name = f"{provider}\n{batch_id}"
@@ -62,10 +74,10 @@ def put_rejections(
     tx: Connection,
     provider: str,
     batch: str,
-    rejected: Iterable[tuple[bytes, int, str, str, str]],
+    rejected: Iterable[Refused],
     now: datetime,
 ) -> None:
-    """Keep (resident, position, activity, code, detail) of a batch for 'why not'."""
+    """Keep these of a batch for 'why not'."""
     copy_in(
         tx,
         "rejections",
@@ -75,6 +87,7 @@ def put_rejections(
             "batch_id": "text",
             "position": "int4",
             "activity_id": "text",
+            "scenario": "text",
             "code": "text",
             "detail": "text",
             "recorded_at": "timestamptz",

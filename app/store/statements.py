@@ -82,6 +82,7 @@ class Refusal(NamedTuple):
     batch_id: str
     position: int
     activity_id: str
+    scenario: str | None  # None: there is none of this name, or it was not kept yet
     code: str
     detail: str
 
@@ -138,7 +139,8 @@ _FACTS = "SELECT id, payload, arrival FROM entries WHERE id = ANY(%s::bytea[])"
 _OPENINGS = "SELECT arrival, sealed FROM openings WHERE arrival = ANY(%s)"
 _WAITS = "SELECT arrival, points FROM waiting WHERE resident = %s"
 _REFUSALS = text("""
-SELECT recorded_at, provider, batch_id, position, activity_id, code, detail FROM rejections
+SELECT recorded_at, provider, batch_id, position, activity_id, scenario, code, detail
+FROM rejections
 WHERE resident = :resident
   AND (recorded_at, provider, batch_id, position) < (:at, :provider, :batch_id, :position)
 ORDER BY recorded_at DESC, provider DESC, batch_id DESC, position DESC LIMIT :limit""")

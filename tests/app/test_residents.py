@@ -141,6 +141,16 @@ def test_a_resident_sees_why_not(provider, rider, ride, me):
     first = me("rejections").json["items"][0]
     assert first["title_zh"] == "行为编号已用于另一行为"
     assert first["reason_zh"] == why_not.REASONS["ACTIVITY_ID_REUSED"]
+    assert (first["scenario"], first["scenario_zh"]) == ("travel.bike_shared", "共享单车骑行")
+
+
+@pytest.mark.parametrize("scenario", ["travel.no_such", "a\x00b", {"travel": 1}, 7, "x" * 10_000])
+def test_what_is_reported_of_no_scenario_is_told_without_one(provider, rider, ride, me, scenario):
+    (told,) = provider.batch("b1", ride(1, scenario=scenario)).json["outcomes"]
+    assert told["code"] == "UNKNOWN_SCENARIO"
+    (seen,) = me("rejections").json["items"]
+    assert answers.RejectionSchema().validate(seen) == {}
+    assert (seen["code"], seen["scenario"], seen["scenario_zh"]) == (told["code"], None, None)
 
 
 def test_every_reason_a_resident_can_read_says_what_can_be_done():

@@ -31,6 +31,7 @@ INSERT INTO leaves SELECT * FROM run_leaves;
 DROP VIEW run_leaves;
 DROP TABLE run_outbox, runs;
 DROP FUNCTION leaf_of, leaves_between, runs_between, newest;
+ALTER TABLE rejections DROP COLUMN scenario;
 UPDATE alembic_version SET version_num = '0015_stretches'"""
 _LEAVES = "SELECT leaf, arrival FROM leaves ORDER BY leaf"
 _WAITING = """
