@@ -12,10 +12,10 @@ from __future__ import annotations
 
 import json
 import multiprocessing
-import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from datetime import time as clock_time
 from itertools import groupby
@@ -54,12 +54,12 @@ def measure(_stage: Stage | None, acts: int = ACTS) -> list[Result]:
         config = bare_city(Path(name))
         city = SampleCity(1, residents, load())
         _live(config, city)
-        engine, vault = create_engine(config.database_url or ""), open_vault(config.keys_dir)
+        engine = create_engine(config.database_url or "")
         draft, now = _other_rate(engine), datetime.now(UTC)
-        _, _, few = _watched(lambda: _run(engine, vault, Plan(draft, DAYS // 10, now)))
-        count, seconds, many = _watched(lambda: _run(engine, vault, Plan(draft, DAYS, now)))
-        read, bare, _ = _watched(lambda: _read(engine, vault, Plan(draft, DAYS, now)))
         engine.dispose()
+        _, _, few = _watched(_run, config, Plan(draft, DAYS // 10, now))
+        count, seconds, many = _watched(_run, config, Plan(draft, DAYS, now))
+        read, bare, _ = _watched(_read, config, Plan(draft, DAYS, now))
     if read != count:
         raise RuntimeError(f"{count} acts were replayed and {read} read")
     value, floor = count / seconds, read / bare
@@ -87,33 +87,32 @@ class Held(NamedTuple):
     largest: float
 
 
-def _watched(work: Callable[[], int]) -> tuple[int, float, Held]:
-    """What it returns, its seconds, and what this process, city and all, and its children held."""
-    done, most = threading.Event(), Held(0, 0)
-    me = psutil.Process()
+Work = Callable[[Engine, Vault, Plan], int]
 
-    def watch() -> None:
-        nonlocal most
-        while not done.wait(0.05):
-            held = [me.memory_info().rss / 2**20]
+
+def _watched(work: Work, config: Config, plan: Plan) -> tuple[int, float, Held]:
+    """What it returns, its seconds, and what it held: a process of its own, and its children."""
+    most, me = Held(0, 0), psutil.Process()
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+        running = pool.submit(_timed, work, config, plan)
+        while not running.done():
+            held = [0.0]
             for child in me.children(recursive=True):
-                try:
+                with suppress(psutil.NoSuchProcess):
                     if child.name().startswith("python"):
                         held.append(child.memory_info().rss / 2**20)
-                except psutil.NoSuchProcess:
-                    continue
             most = Held(max(most.whole, sum(held)), max(most.largest, *held))
+            time.sleep(0.05)
+    return *running.result(), most
 
-    thread = threading.Thread(target=watch)
-    thread.start()
+
+def _timed(work: Work, config: Config, plan: Plan) -> tuple[int, float]:
+    engine, vault = create_engine(config.database_url or ""), open_vault(config.keys_dir)
     started = time.perf_counter()
-    try:
-        result = work()
-    finally:
-        seconds = time.perf_counter() - started
-        done.set()
-        thread.join()
-    return result, seconds, most
+    result = work(engine, vault, plan)
+    seconds = time.perf_counter() - started
+    engine.dispose()
+    return result, seconds
 
 
 def _other_rate(engine: Engine) -> list[Version]:
