@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Set
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,12 @@ def but_one() -> frozenset[int]:
     """The cores that this process may use, without the first; if it is the only one, that."""
     cores = sorted(os.sched_getaffinity(0))
     return frozenset(cores[1:] or cores)
+
+
+def keep_to(cores: Set[int]) -> None:
+    """Work on these cores, as far as they are there: the machine may have lost some since."""
+    with suppress(OSError):
+        os.sched_setaffinity(0, cores)
 
 
 def bring(engine: Engine) -> None:

@@ -23,7 +23,7 @@ import structlog
 
 from app.api import providers
 from app.config import read_config
-from app.cores import bring
+from app.cores import bring, keep_to
 from app.flows.process import end_with_parent
 from app.gateway import Headers, answering
 from app.shell import shell
@@ -96,6 +96,6 @@ def serve(descriptor: int) -> None:
     with suppress(EOFError, OSError):
         while True:
             environ, body, cores = link.recv()
-            os.sched_setaffinity(0, cores)
+            keep_to(cores)
             with answering(app.wsgi_app, environ, body) as (status, headers, pieces):
                 link.send((status, headers, b"".join(pieces)))

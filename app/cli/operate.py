@@ -30,7 +30,7 @@ from app.cli.local import local_config
 from app.cli.runner import Runner
 from app.clock import city_clock
 from app.config import Config, ConfigError
-from app.cores import bring, but_one
+from app.cores import bring, but_one, keep_to
 from app.flows.administer import CLI
 from app.flows.budget import fund_budget
 from app.flows.check import check_database
@@ -285,7 +285,7 @@ def worker(config: Config) -> None:
     """Seal about every second, pay who waits, expire points; one or many may run."""
     configure_logs()
     cores = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, but_one())
+    keep_to(but_one())
     with parts(config) as (ready, engine, vault):
         bring(engine)
         sealer = Sealer(engine, vault, ready.head_file)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from collections.abc import Set
@@ -11,6 +10,7 @@ from sqlalchemy import Engine
 
 from app.cli.local import PROJECT, environment
 from app.config import Config
+from app.cores import keep_to
 from app.flows.process import end_with_parent
 from app.store import backtests
 
@@ -43,4 +43,4 @@ class Runner:
 
     def _begin(self) -> None:
         end_with_parent()
-        os.sched_setaffinity(0, self._cores)
+        keep_to(self._cores)
