@@ -62,8 +62,8 @@ def test_a_month_is_detached_read_and_missed(city, app, me, provider, ride, run,
 def test_dropping_bytes_leaves_entries_on_their_pages(
     city, provider, ride, run, tmp_path, monkeypatch, superuser
 ):
-    """Else each new version would be put into every index, and the table would grow. The room of
-    what older transactions of the server may still see cannot be used: so these are let end first."""
+    """Else each new version would be put into every index, and the table would grow. What older
+    transactions of the server may still see keeps its room, so these are let end first."""
     for part in range(4):
         some = (ride(n, occurred_at=a_day(n)) for n in range(part * 512, (part + 1) * 512))
         provider.batch(f"b{part}", *some)
