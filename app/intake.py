@@ -23,7 +23,7 @@ import structlog
 
 from app.api import providers
 from app.config import read_config
-from app.cores import bring, keep_to
+from app.cores import bring, keep_to, ours
 from app.flows.process import end_with_parent
 from app.gateway import Headers, answering
 from app.shell import shell
@@ -91,7 +91,7 @@ def serve(descriptor: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the server, which ends us
     link, (app, api) = Connection(descriptor), shell(read_config(os.environ))
     api.register_blueprint(providers.blp)
-    bring(app.extensions["puhui"].engine)
+    bring(app.extensions["puhui"].engine, ours)
     os.nice(NICE)  # only now: who sent the first batch waits for the second of computing until here
     with suppress(EOFError, OSError):
         while True:

@@ -16,11 +16,12 @@ from pathlib import Path
 from typing import Final
 
 from app.config import ConfigError
-from app.cores import but_one
+from app.cores import but_one, ours
 
 CALM_S: Final = 2.0  # after the last one asked; then batches take all cores
 _NOTE_S = 0.5  # a change of the file counts for so long
 _PAUSE_S = 0.02
+_PAIR = 2
 
 
 class Turns:
@@ -36,8 +37,9 @@ class Turns:
             raise ConfigError(
                 f"{folder}: {error.strerror}; let PUHUI_DATA name a folder that web may write to"
             ) from None
-        self._cores = frozenset(os.sched_getaffinity(0))
+        self._cores = ours()
         self._but_one = but_one()
+        self._left = self._cores
         self._places = [folder / f"batch-{n}" for n in range(most or len(self._but_one))]
         self._note_at = 0.0
 
@@ -47,6 +49,14 @@ class Turns:
         if now >= self._note_at:
             self._note_at = now + _NOTE_S
             os.utime(self._asked)
+            self._left = self._cores
+            if len(self._cores) == _PAIR and any(map(_is_held, self._places)):
+                self._left = self._cores - self._but_one
+
+    def left(self) -> frozenset[int]:
+        """The cores on which the database is to work for whoever asks, as when last noted: on a
+        pair, the one that the batch at work leaves. Of more there is mostly an idle one."""
+        return self._left
 
     @contextmanager
     def taken(self) -> Iterator[frozenset[int]]:
@@ -70,3 +80,8 @@ def _take(held: ExitStack, place: Path) -> bool:
         return False
     held.enter_context(file)  # to be closed, which lets go of it
     return True
+
+
+def _is_held(place: Path) -> bool:
+    with ExitStack() as own:
+        return place.exists() and not _take(own, place)

@@ -1,9 +1,11 @@
-"""Charges at tills, against a bare Flask view that writes one row with one statement.
+"""Charges at tills, against a bare Flask view that writes the same rows with one statement, and
+one that writes a single row.
 
 Thirty-two tills, each with a key of its own, ask one after another for residents' codes, each a new
 one: at as many merchants, then all at one, whose allowance is then the row that all of them want.
 The same for orders of thirty-two rewards and of one. Both servers are the same, on one database.
-Last, the tills go on while two providers report at full speed, for how long the slowest wait.
+Last, the tills go on while two providers report at full speed, for how long the slowest wait. How
+long anybody waits is held against the write of a single row.
 """
 
 from __future__ import annotations
@@ -33,7 +35,7 @@ from app.store import budgets, entries, merchants, premises, rewards
 from bench.balance import bare
 from bench.ingest import reporting
 from bench.load import post, times
-from bench.stage import BATCH, Result, Stage, analyze
+from bench.stage import BATCH, Result, Stage, analyze, copy_shape
 from ledger import transfers
 from ledger.buckets import expiry_bucket
 from ledger.entries import instant
@@ -44,7 +46,19 @@ ROUNDS = 3
 WALLET = 100_000  # points
 ALLOWANCE = 10**12
 PRICE = 10
-READY = 1_000  # requests a second that are made ready
+READY = 1_500  # requests a second that are made ready
+FLOOR_READY = int(2 * READY * SECONDS)
+# What a charge writes to: tables of the same shape for the bare view.
+TABLES = [
+    "entries",
+    "outbox",
+    "postings",
+    "balances",
+    "pay_codes",
+    "nonces",
+    "charges",
+    "bill_lines",
+]
 SERVER = {"workers": 2, "threads": 8}
 
 
@@ -59,6 +73,7 @@ class Till(NamedTuple):
 class Shop(NamedTuple):
     """A merchant with as many tills as are asked for, and a reward."""
 
+    merchant: str
     tills: list[Till]
     reward: str
 
@@ -72,41 +87,47 @@ def measure(stage: Stage) -> list[Result]:
         "orders": [shop.reward for shop in shops],
         "orders, one reward": [shops[0].reward] * TILLS,
     }
-    rates: dict[str, list[float]] = {name: [] for name in (*scenes, *goods, "floor")}
+    rates: dict[str, list[float]] = {name: [] for name in (*scenes, *goods, "same rows", "row")}
+    waits = []
     with running(stage.config, **SERVER, worker=False) as url, _floor(stage) as floor_url:
-        waits = []
-        for _ in range(ROUNDS):
-            made = range(int(3 * READY * SECONDS))
-            rows = [post(f"{floor_url}/", _body(next(numbers), "", "t")) for _ in made]
-            floors = times(floor_url, rows, SECONDS, TILLS)
+
+        def count_all() -> None:
+            asked = list(_bare_charges(stage, shops, crowd, numbers))
+            for name in ("same rows", "row"):
+                path = f"{floor_url}/{name.replace(' ', '-')}"
+                floors = times(floor_url, [post(path, body) for body in asked], SECONDS, TILLS)
+                rates[name].append(len(floors))
             waits.append(median(floors))
-            rates["floor"].append(len(floors))
             for name, tills in scenes.items():
                 ready = list(_charges(stage, url, tills, crowd, numbers))
                 rates[name].append(len(times(url, ready, SECONDS, TILLS)))
             for name, some in goods.items():
                 ready = list(_orders(stage, url, some, crowd, numbers))
                 rates[name].append(len(times(url, ready, SECONDS, TILLS)))
-        ready = list(_charges(stage, url, spread, crowd, numbers))
+
+        count_all()  # for a city in which there are charges and orders, and statistics of them
+        analyze(stage.config)
+        for some in (*rates.values(), waits):
+            some.clear()
+        for _ in range(ROUNDS):
+            count_all()
+        turns = [list(_charges(stage, url, spread, crowd, numbers)) for _ in range(ROUNDS)]
         with reporting(stage, url):
-            beside = quantiles(times(url, ready, SECONDS, TILLS), n=100)[98]
+            slow = [quantiles(times(url, ready, SECONDS, TILLS), n=100)[98] for ready in turns]
     rate = {name: median(some) / SECONDS for name, some in rates.items()}
-    wait = median(waits)
+    wait, beside = median(waits), median(slow)
     return [
-        Result("charges", rate["charges"], "charges/s", rate["floor"], _of(rate, "charges")),
         *(
-            Result(name, rate[name], f"{base}/s", rate[base], _of(rate, name, base))
-            for name, base in (
-                ("charges, one merchant", "charges"),
-                ("orders, one reward", "orders"),
+            Result(said, rate[name], unit, rate[base], rate[name] / rate[base])
+            for said, name, unit, base in (
+                ("charges", "charges", "charges/s", "same rows"),
+                ("charges, to one row", "charges", "charges/s", "row"),
+                ("charges, one merchant", "charges, one merchant", "charges/s", "charges"),
+                ("orders, one reward", "orders, one reward", "orders/s", "orders"),
             )
         ),
         Result("charge beside ingestion, p99", beside * 1e6, "µs", wait * 1e6, beside / wait),
     ]
-
-
-def _of(rate: dict[str, float], name: str, base: str = "floor") -> float:
-    return rate[name] / rate[base]
 
 
 def _charges(
@@ -122,6 +143,16 @@ def _charges(
         signed = Received("POST", path, body)
         header = sign(till.key, till.key_id, signed, int(time.time()), token_hex(16))
         yield post(url + path, body, Authorization=header)
+
+
+def _bare_charges(
+    stage: Stage, shops: list[Shop], crowd: Iterator[str], numbers: Iterator[int]
+) -> Iterator[bytes]:
+    """What the bare view is asked for: whose points, and at which merchant."""
+    bucket = _bucket(stage.now())
+    for shop, resident in zip(cycle(shops), islice(crowd, FLOOR_READY), strict=False):
+        asked = orjson.loads(_body(next(numbers), resident, shop.merchant))
+        yield orjson.dumps(asked | {"bucket": bucket})
 
 
 def _orders(
@@ -149,7 +180,7 @@ def _open(stage: Stage) -> list[Shop]:
     with stage.engine.begin() as tx:
         shops = [open_shop(tx, stage, n, now) for n in range(TILLS)]
         budget = budgets.scopes(tx)["travel"]
-    bucket = expiry_bucket(now.astimezone(CITY_ZONE).date(), 12)
+    bucket = _bucket(now)
     for first in range(0, len(stage.residents), BATCH):
         with stage.engine.begin() as tx:
             gifts = [
@@ -164,6 +195,11 @@ def _open(stage: Stage) -> list[Shop]:
         pass
     analyze(stage.config)
     return shops
+
+
+def _bucket(now: datetime) -> int:
+    """Where the points of all wallets are."""
+    return expiry_bucket(now.astimezone(CITY_ZONE).date(), 12)
 
 
 def open_shop(tx: Connection, stage: Stage, number: int, now: datetime) -> Shop:
@@ -190,7 +226,7 @@ def open_shop(tx: Connection, stage: Stage, number: int, now: datetime) -> Shop:
         tills.append(Till(till, f"{code}-{till}", key))
     reward = make(tx, stage.vault, token, "reward", _terms(now), 10**9, now)
     rewards.bring(tx, reward, "open")
-    return Shop(tills, reward)
+    return Shop(token, tills, reward)
 
 
 def _terms(now: datetime) -> dict[str, Any]:
@@ -208,6 +244,16 @@ def _floor(stage: Stage) -> Iterator[str]:
     assert stage.config.owner_url
     with psycopg.connect(stage.config.owner_url.replace("+psycopg", "")) as owner:
         owner.execute("CREATE TABLE bare_writes (number text PRIMARY KEY, body bytea NOT NULL)")
-        owner.execute("GRANT INSERT ON bare_writes TO puhui_app")
+        copy_shape(owner, "bare", TABLES)
+        owner.execute("ALTER TABLE bare_balances SET (fillfactor = 80)")  # as that of balances
+        owner.execute("INSERT INTO bare_balances SELECT * FROM balances")
+        owner.execute(
+            "INSERT INTO bare_pay_codes SELECT sha256(id), id, NULL, NULL, now() FROM residents"
+        )
+        owner.execute("CREATE SEQUENCE bare_arrivals")
+        for name in ("writes", *TABLES):
+            owner.execute(f"GRANT SELECT, INSERT, UPDATE ON bare_{name} TO puhui_app")
+        owner.execute("GRANT USAGE ON bare_arrivals TO puhui_app")
+    analyze(stage.config)
     with bare(stage.config, stage.residents[0], **SERVER) as url:
         yield url

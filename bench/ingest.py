@@ -2,10 +2,10 @@
 
 Two providers, of two areas and with customers of their own, each send signed batches of 5,000 over
 two connections to a web process that has four batches worked on at once, while the sealer runs.
-The rows that this wrote are read back and written again by plain psycopg: binary COPY into empty
-tables of the same shape and indexes, one commit a batch, one connection. The floor has no
-signature, JSON, rules, keys, or conflicts. All take turns, since a machine's disk has its moods; of
-each the median round counts.
+The rows that a round wrote are read back and written again by plain psycopg: binary COPY into
+tables of the same shape and indexes, which grow from round to round as ours do, one commit a batch,
+one connection. The floor has no signature, JSON, rules, keys, or conflicts. All take turns, since a
+machine's disk has its moods; of each the median round counts.
 """
 
 from __future__ import annotations
@@ -29,14 +29,13 @@ from app.cli.client import read_private_key
 from app.cli.local import running
 from app.signature import Received, sign
 from bench.load import connected, exchange, post
-from bench.stage import BATCH, Provider, Result, Stage, activities
+from bench.stage import BATCH, Provider, Result, Stage, activities, copy_shape
 
 CONNECTIONS = 2  # a provider
 CONNECTION = 12  # batches over each
 BATCHES = CONNECTIONS * CONNECTION
 INTAKE = 4  # batches at work at once: one for each connection
 _ROUNDS = 3
-_FLOOR = 20  # batches that the floor writes in a round
 _UNSEALED_S = 2  # no entry waits longer for the sealer, as is promised
 _PATH = "/api/v1/batches"
 _WARM = 1  # of each connection's batches: not counted
@@ -51,6 +50,10 @@ _TABLES = {
     "usage": "bytea text int4 int4 int8 int8",
     "acts": "bytea int8 text bytea",
 }
+_NEW = """
+SELECT arrival FROM entries
+WHERE kind = 'issue' AND arrival > (SELECT coalesce(max(arrival), 0) FROM floor_entries)
+ORDER BY arrival"""
 _UNSEALED = "SELECT min(arrival), max(arrival + count) - 1 FROM outbox"
 
 
@@ -58,7 +61,7 @@ def measure(stage: Stage) -> list[Result]:
     """Activities a second of two providers, of one, and of the floor; how far sealing fell behind
     both, beside what is promised."""
     rates: dict[str, list[float]] = {"both": [], "one": [], "floor": []}
-    waits, batches, numbers = [], None, count(0, BATCHES * BATCH)
+    waits, numbers = [], count(0, BATCHES * BATCH)
     with running(replace(stage.config, intake=INTAKE)) as url:
         for _ in range(_ROUNDS):
             with _watching(stage) as unsealed_s:
@@ -68,8 +71,7 @@ def measure(stage: Stage) -> list[Result]:
             while stage.sealer.seal(stage.now()):
                 pass
             with psycopg.connect(_owner(stage)) as connection:
-                batches = batches or _rows(connection)
-                rates["floor"].append(_floor(connection, batches))
+                rates["floor"].append(_floor(connection))
     both, one, floor = (median(some) for some in rates.values())
     unsealed = max(waits)
     return [
@@ -211,58 +213,46 @@ def _owner(stage: Stage) -> str:
     return stage.config.owner_url.replace("+psycopg", "")
 
 
-def _floor(connection: psycopg.Connection[Any], batches: list[dict[str, list[Any]]]) -> float:
-    """Activities a second of these rows, COPYed in batches into empty tables."""
-    for table in _TABLES:
-        connection.execute(f"DROP TABLE IF EXISTS floor_{table}")
-        connection.execute(
-            f"CREATE TABLE floor_{table} (LIKE {table} INCLUDING DEFAULTS"
-            " INCLUDING CONSTRAINTS INCLUDING INDEXES INCLUDING STORAGE)"
-        )
+def _floor(connection: psycopg.Connection[Any]) -> float:
+    """Activities a second of the rows that came since the last time, COPYed batch by batch. All of
+    them are read before, which takes a gigabyte or two."""
+    copy_shape(connection, "floor", _TABLES)
+    new = [arrival for (arrival,) in connection.execute(_NEW)]
+    batches = [
+        _rows(connection, some[0], some[-1])
+        for some in (new[first : first + BATCH] for first in range(0, len(new), BATCH))
+    ]
     connection.commit()
     started = time.perf_counter()
     for batch in batches:
         for table, rows in batch.items():
-            types = _TABLES[table].split()
             with connection.cursor().copy(f"COPY floor_{table} FROM STDIN (FORMAT BINARY)") as copy:
-                copy.set_types(types)
+                copy.set_types(_TABLES[table].split())
                 for row in rows:
                     copy.write_row(row)
         connection.commit()
-    return len(batches) * BATCH / (time.perf_counter() - started)
+    return len(new) / (time.perf_counter() - started)
 
 
-def _rows(connection: psycopg.Connection[Any]) -> list[dict[str, list[Any]]]:
-    """The rows of the first batches, as they stand in the tables, grouped as intake wrote them.
+def _rows(connection: psycopg.Connection[Any], first: int, last: int) -> dict[str, list[Any]]:
+    """The rows of a batch of entries, as they stand in the tables, grouped as intake wrote them.
 
     Changed rows (balances, usage) count as one row written for each change: two balances and one
     counter an activity, keyed apart so that the copy meets no conflict.
     """
-    arrivals = [
-        row[0]
-        for row in connection.execute(
-            "SELECT arrival FROM entries WHERE kind = 'issue' ORDER BY arrival LIMIT %s",
-            (_FLOOR * BATCH,),
-        )
-    ]
-    batches = []
-    for first in range(0, len(arrivals), BATCH):
-        some = arrivals[first : first + BATCH]
-        batch: dict[str, list[Any]] = {}
-        for table in ("entries", "postings", "openings", "acts"):
-            batch[table] = connection.execute(
-                f"SELECT * FROM {table} WHERE arrival BETWEEN %s AND %s ORDER BY arrival",
-                (some[0], some[-1]),
-            ).fetchall()
-        batch["outbox"] = [(some[0], len(some), bytes(32 * len(some)))]
-        wallets = [row for row in batch["postings"] if row[4] == 1]
-        batch["balances"] = sorted(
-            (row[2], row[4], row[5], row[0] % 2**31, row[1]) for row in wallets
-        )
-        batch["usage"] = sorted(
-            (row[2], "travel.bike_shared", row[0] % 2**31, 1, row[1], row[1])
-            for row in wallets
-            if row[5] == 1
-        )
-        batches.append(batch)
-    return batches
+    batch: dict[str, list[Any]] = {
+        table: connection.execute(
+            f"SELECT * FROM {table} WHERE arrival BETWEEN %s AND %s ORDER BY arrival", (first, last)
+        ).fetchall()
+        for table in ("entries", "postings", "openings", "acts")
+    }
+    count = len(batch["entries"])
+    batch["outbox"] = [(first, count, bytes(32 * count))]
+    wallets = [row for row in batch["postings"] if row[4] == 1]
+    batch["balances"] = sorted((row[2], row[4], row[5], row[0] % 2**31, row[1]) for row in wallets)
+    batch["usage"] = sorted(
+        (row[2], "travel.bike_shared", row[0] % 2**31, 1, row[1], row[1])
+        for row in wallets
+        if row[5] == 1
+    )
+    return batch

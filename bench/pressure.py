@@ -17,6 +17,7 @@ from datetime import UTC, datetime
 from itertools import count, cycle
 from secrets import token_hex
 from statistics import median, quantiles
+from threading import Event
 from typing import Any
 
 import orjson
@@ -48,18 +49,26 @@ def measure(stage: Stage) -> list[Result]:
             )
             for one in stage.residents[:500]
         ]
-        with flooding(stage, url):
-            steady(url, reads, SECONDS)
+        _round(stage, url, reads)
         while stage.sealer.seal(stage.now()):
             pass
         analyze(stage.config)
-        alone, beside = [], []
-        for _ in range(ROUNDS):
-            alone.append(_p99(steady(url, reads, SECONDS)))
-            with flooding(stage, url):
-                beside.append(_p99(steady(url, reads, SECONDS)))
+        alone, beside = zip(*(_round(stage, url, reads) for _ in range(ROUNDS)), strict=True)
     floor, value = median(alone), median(beside)
     return [Result("read beside a flood, p99", value, "µs", floor, value / floor)]
+
+
+def _round(stage: Stage, url: str, reads: list[bytes]) -> tuple[float, float]:
+    """The 99th percentiles, alone and beside a flood. Reads do not end in between: a batch that
+    began while nobody read has all cores until it ends, and a city's residents never all pause."""
+    with reading(url, reads) as taken:
+        time.sleep(SECONDS)
+        alone = len(taken)
+        with flooding(stage, url):
+            before = len(taken)
+            time.sleep(SECONDS)
+            beside = taken[before:]
+    return _p99(taken[:alone]), _p99(beside)
 
 
 def _p99(seconds: list[float]) -> float:
@@ -67,19 +76,29 @@ def _p99(seconds: list[float]) -> float:
     return quantiles(seconds, n=100)[98] * 1e6
 
 
-def steady(url: str, requests: list[bytes], seconds: float) -> list[float]:
-    """The seconds of each request of one reader, who pauses between two."""
-    taken = []
-    deadline = time.perf_counter() + seconds
-    with connected(url) as link:
-        for request in cycle(requests):
-            began = time.perf_counter()
-            if began >= deadline:
-                return taken
-            exchange(link, request)
-            taken.append(time.perf_counter() - began)
-            time.sleep(PAUSE_S)
-    raise AssertionError("unreachable")
+@contextmanager
+def reading(url: str, requests: list[bytes]) -> Iterator[list[float]]:
+    """One reader, who pauses between two, for as long as this lasts; the seconds of each request
+    answered so far."""
+    taken: list[float] = []
+    over = Event()
+
+    def read() -> None:
+        with connected(url) as link:
+            for request in cycle(requests):
+                began = time.perf_counter()
+                exchange(link, request)
+                taken.append(time.perf_counter() - began)
+                if over.wait(PAUSE_S):
+                    return
+
+    with ThreadPoolExecutor(1) as pool:
+        reader = pool.submit(read)
+        try:
+            yield taken
+        finally:
+            over.set()
+        reader.result()
 
 
 @contextmanager

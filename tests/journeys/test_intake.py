@@ -112,6 +112,35 @@ def test_while_others_ask_a_batch_leaves_the_first_core_to_them(still_town, bike
     assert sent.result().status_code == 200
 
 
+def test_meanwhile_the_database_works_for_the_others_where_the_batch_does_not(
+    still_town, bikes, rider, held, eventually
+):
+    cores = sorted(os.sched_getaffinity(0))
+    rider.get("balances")
+    with ThreadPoolExecutor(1) as pool, held("acts") as until_it_waits:
+        sent = pool.submit(bikes.batch, "beside", ride("beside"))
+        batch = until_it_waits()
+
+        def where():
+            rider.get("balances")
+            return [one.cpu_affinity() for one in backends(still_town) - {psutil.Process(batch)}]
+
+        left = cores[:1] if len(cores) == 2 else cores
+        eventually(lambda: left in where())
+    assert sent.result().status_code == 200
+    eventually(lambda: cores in where())
+
+
+def backends(town):
+    """The database's processes that work for the application."""
+    with psycopg.connect(town.config.owner_url.replace("+psycopg", "")) as owner:
+        found = owner.execute(
+            "SELECT pid FROM pg_stat_activity"
+            " WHERE datname = current_database() AND usename = 'puhui_app'"
+        )
+        return {psutil.Process(pid) for (pid,) in found}
+
+
 def test_a_batch_whose_process_is_killed_counts_once_when_it_is_sent_again(
     still_town, bikes, rider, held
 ):
