@@ -64,7 +64,7 @@ def measure(stage: Stage) -> list[Result]:
     waits, numbers = [], count(0, BATCHES * BATCH)
     with running(replace(stage.config, intake=INTAKE)) as url:
         for _ in range(_ROUNDS):
-            with _watching(stage) as unsealed_s:
+            with watching(stage) as unsealed_s:
                 rates["both"].append(send(stage, url, stage.providers, next(numbers)))
             waits.append(max(unsealed_s))
             rates["one"].append(send(stage, url, stage.providers[:1], next(numbers)))
@@ -89,7 +89,7 @@ def measure(stage: Stage) -> list[Result]:
 
 
 @contextmanager
-def _watching(stage: Stage) -> Iterator[list[float]]:
+def watching(stage: Stage) -> Iterator[list[float]]:
     """Every 50 ms, how long the oldest entry that is not sealed has waited, in seconds.
 
     It came no later than the first look that found an entry of its number or a later one; one that
@@ -174,7 +174,7 @@ def _report(url: str, provider: Provider, connection: int, begun: Any, over: Any
             start = first + n * BATCH
             acts = activities(provider, start, BATCH, seed=start)
             document = {"batch_id": f"{provider.code}-{start}", "activities": acts}
-            _post(link, url, provider, key, orjson.dumps(document))
+            post_batch(link, url, provider, key, orjson.dumps(document))
             if n == 0:
                 begun.wait()
             if over.is_set():
@@ -195,12 +195,12 @@ def _provider(url: str, provider: Provider, first: int, barrier: Any, done: Any)
             if n == _WARM:
                 barrier.wait()
                 accepted = 0
-            accepted += _post(link, url, provider, key, body)
+            accepted += post_batch(link, url, provider, key, body)
     done.put(accepted)
     barrier.wait()  # who ends earlier would take the others' time for it
 
 
-def _post(link: socket.socket, url: str, provider: Provider, key: Any, body: bytes) -> int:
+def post_batch(link: socket.socket, url: str, provider: Provider, key: Any, body: bytes) -> int:
     """How many activities of a batch were accepted."""
     signed, nonce = Received("POST", _PATH, body), f"{provider.code}-{time.time_ns()}"
     header = sign(key, provider.key_id, signed, int(time.time()), nonce)

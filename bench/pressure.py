@@ -10,7 +10,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -61,7 +61,7 @@ def measure(stage: Stage) -> list[Result]:
 def _round(stage: Stage, url: str, reads: list[bytes]) -> tuple[float, float]:
     """The 99th percentiles, alone and beside a flood. Reads do not end in between: a batch that
     began while nobody read has all cores until it ends, and a city's residents never all pause."""
-    with reading(url, reads) as taken:
+    with reading(url, cycle(reads)) as taken:
         time.sleep(SECONDS)
         alone = len(taken)
         with flooding(stage, url):
@@ -77,7 +77,7 @@ def _p99(seconds: list[float]) -> float:
 
 
 @contextmanager
-def reading(url: str, requests: list[bytes]) -> Iterator[list[float]]:
+def reading(url: str, requests: Iterable[bytes]) -> Iterator[list[float]]:
     """One reader, who pauses between two, for as long as this lasts; the seconds of each request
     answered so far."""
     taken: list[float] = []
@@ -85,7 +85,7 @@ def reading(url: str, requests: list[bytes]) -> Iterator[list[float]]:
 
     def read() -> None:
         with connected(url) as link:
-            for request in cycle(requests):
+            for request in requests:
                 began = time.perf_counter()
                 exchange(link, request)
                 taken.append(time.perf_counter() - began)

@@ -160,50 +160,72 @@ def reckon(goal: dict[str, Any], acts: Iterable[Act]) -> tuple[int, int | None]:
 
 
 def tell_reached(tx: Connection, vault: Vault, residents: Iterable[str], now: datetime) -> int:
-    """Tell those of these people who reached a challenge and were not told; how many messages."""
+    """Tell those of these people who reached a challenge and were not told, and keep how much is
+    wanting to the others; how many messages."""
     untold = sorted(store.untold(tx, residents, _counting(now)), key=lambda one: one[0])
     begun = [seat.challenge.month for _, seat in untold if seat.challenge.month <= month_of(now)]
     if not begun:
         return 0
     people = sorted({resident for resident, _ in untold})
     acts = standing(tx, vault, people, first_of(tx, min(begun), now))
-    told = 0
+    told, waits = 0, []
     for resident, seat in untold:
         found = seat.challenge
-        if _progress(seat, acts[resident]).reached_on is None:
+        done, reached_on = reckon(found.body["goal"], in_month(acts[resident], found.month))
+        if reached_on is None:
+            waits.append(store.Wait(resident, found, found.body["goal"]["at_least"] - done))
             continue
         title = {"title": found.body["title_zh"]}
         told += notify(tx, vault, resident, "challenge.reached", found.id, title, now)
         store.tell(tx, found.id, resident, now)
+    store.want(tx, waits)
     return told
 
 
 class Watch:
-    """The worker's eye on who reaches a challenge: at its start on everybody who takes part, and
-    then on those whose acts changed in the leaves sealed since. Told twice is told once."""
+    """The worker's eye on who reaches a challenge: on those whose acts changed in the leaves sealed
+    since it last looked. Told twice is told once."""
 
     def __init__(self, engine: Engine, vault: Vault) -> None:
         self._engine, self._vault = engine, vault
-        self._place: int | None = None  # the next leaf to look at
-        self._after: str | None = ""  # whom the first round came to; None once it is over
 
     def step(self, now: datetime) -> bool:
         """Look at one page; whether there may be more."""
-        with self._engine.connect() as tx:
-            size = log.head(tx).size
-            place = size if self._place is None else self._place
-            if self._after is not None:
-                found = store.waiters(tx, _counting(now), self._after, _PAGE)
-                last, after = place, found[-1] if len(found) == _PAGE else None
+        return transact(self._engine, partial(_follow, vault=self._vault, now=now))
+
+
+def _follow(tx: Connection, vault: Vault, now: datetime) -> bool:
+    place, size = store.place(tx), log.head(tx).size
+    if place is None or place == size:
+        return False
+    # a log that was restored may end before the place
+    leaves = range(min(place, size), min(size, place + _LEAVES))
+    touched = sorted(ledger.touched(tx, leaves, "challenge_members"))
+    first = ledger.first_arrival(tx, leaves)
+    for at in range(0, len(touched), _PAGE):
+        page = touched[at : at + _PAGE]
+        came = standing(tx, vault, page, first, leaves)
+        due, waits = set(), []
+        for one in store.waiting(tx, page, _counting(now)):
+            left = _left(one, in_month(came[one.resident], one.challenge.month))
+            if left is None or left <= 0:
+                due.add(one.resident)
             else:
-                last, after = min(size, place + _LEAVES), None
-                found = sorted(ledger.touched(tx, place, last, "challenge_members"))
-        for at in range(0, len(found), _PAGE):
-            page = found[at : at + _PAGE]
-            tell = partial(tell_reached, vault=self._vault, residents=page, now=now)
-            transact(self._engine, tell)
-        self._place, self._after = last, after
-        return after is not None or last < size
+                waits.append(one._replace(wanting=left))
+        store.want(tx, waits)
+        tell_reached(tx, vault, due, now)
+    store.go_on(tx, leaves.stop)
+    return leaves.stop < size
+
+
+def _left(wait: store.Wait, came: Sequence[Act]) -> int | None:
+    """How much may be wanting at least, after these acts: none of them is taken for less than it
+    can add. What was reversed is not taken back; that shows when it is reckoned anew."""
+    if wait.wanting is None or not came:
+        return wait.wanting
+    goal = wait.challenge.body["goal"]
+    done, _ = reckon(goal, came)
+    return wait.wanting - done - int(goal["of"] == "grams")  # whose rests of a gram may make one
 
 
 def _progress(seat: store.Seat, acts: Sequence[Act]) -> Progress:

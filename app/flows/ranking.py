@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from datetime import datetime
+from functools import partial
 from typing import Any, Final, NamedTuple
 
 import redis
@@ -22,7 +23,7 @@ from app.store import friends, history, log, messages
 from app.store import standing as ledger
 from app.store.db import transact
 from app.store.friends import Named
-from app.store.rankings import Place, Sets, Standing
+from app.store.rankings import Amounts, Place, Sets, Standing
 from app.vault import Vault, seal, unseal
 
 FEWEST: Final = 10
@@ -81,7 +82,7 @@ class Rankings:
         If Redis is away nothing is lost: `step` finds out that the sets hold other people.
         """
         try:
-            self._sets.move(resident, lambda: self._read([resident], now).get(resident))
+            self._sets.move(resident, lambda leaf: self._read([resident], leaf, now).get(resident))
         except redis.RedisError as error:
             _log.warning("rankings not settled", error=type(error).__name__)
 
@@ -184,11 +185,10 @@ class Rankings:
             return True
         with self._engine.connect() as tx:
             size = log.head(tx).size
-            last = min(size, place.leaf + _LEAVES)
-            touched = sorted(ledger.touched(tx, place.leaf, last, "rankings"))
-        if last > place.leaf:
-            self._sets.update(place, last, lambda: self._read(touched, now))
-        return last < size
+        leaves = range(place.leaf, min(size, place.leaf + _LEAVES))
+        if leaves:
+            self._sets.update(place, leaves.stop, partial(self._add, leaves, now))
+        return leaves.stop < size
 
     def rebuild(self, now: datetime) -> Iterator[int]:
         """Make the sets anew beside those in use and swap them in at the end; after each page of
@@ -198,16 +198,16 @@ class Rankings:
             people = sorted(friends.everybody(tx))
         found: dict[str, Standing] = {}
         for at in range(0, len(people), _PAGE):
-            found |= self._read(people[at : at + _PAGE], now)
+            found |= self._read(people[at : at + _PAGE], place.leaf, now)
             yield len(found)
-        self._sets.replace(place, lambda: self._as_now(found, now))
+        self._sets.replace(place, lambda: self._as_now(found, place.leaf, now))
 
-    def _as_now(self, found: dict[str, Standing], now: datetime) -> dict[str, Standing]:
+    def _as_now(self, found: dict[str, Standing], leaf: int, now: datetime) -> dict[str, Standing]:
         """The same for those who are shown now, which may be others than a while ago."""
         with self._engine.connect() as tx:
             people = friends.everybody(tx)
         missing = [who for who in people if who not in found]
-        found |= self._read(missing, now)
+        found |= self._read(missing, leaf, now)
         return {
             who: Standing(district, found[who].mg)
             for who, district in people.items()
@@ -222,16 +222,32 @@ class Rankings:
         for _ in self.rebuild(now):
             pass
 
-    def _read(self, residents: Sequence[str], now: datetime) -> dict[str, Standing]:
-        """Where those of these people belong who are shown."""
-        month, found = month_of(now), {}
+    def _add(self, leaves: range, now: datetime, amounts: Amounts) -> dict[str, Standing]:
+        """Where those belong whom these leaves touch: what they had, and what came. Whoever is not
+        in the sets, or had something reversed, is reckoned anew."""
+        with self._engine.connect() as tx:
+            touched = ledger.touched(tx, leaves, "rankings")
+            anew = ledger.reversed_for(tx, leaves)
+        had = amounts(sorted(touched - anew))
+        came = self._read(sorted(had), leaves.stop, now, leaves.start)
+        more = {who: one._replace(mg=had[who] + one.mg) for who, one in came.items()}
+        return more | self._read(sorted((touched | anew).difference(had)), leaves.stop, now)
+
+    def _read(
+        self, residents: Sequence[str], below: int, now: datetime, start: int = 0
+    ) -> dict[str, Standing]:
+        """Where those of these people belong who are shown, by the leaves from `start` to below
+        `below`."""
+        month, leaves, found = month_of(now), range(start, below), {}
         with self._engine.begin() as tx:
             history.plan(tx)
             districts = friends.districts(tx, residents)
             first = first_of(tx, month, now)
+            if start:
+                first = max(first, ledger.first_arrival(tx, leaves))
             shown = list(districts)
             for at in range(0, len(shown), _PAGE):
-                acts = standing(tx, self._vault, shown[at : at + _PAGE], first)
+                acts = standing(tx, self._vault, shown[at : at + _PAGE], first, leaves)
                 for who, own in acts.items():
                     mg = sum(act.reduction_mg for act in in_month(own, month))
                     found[who] = Standing(districts[who], mg)

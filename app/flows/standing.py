@@ -1,8 +1,8 @@
 """What a resident did that stands: the acts the ledger credits and nothing has reversed.
 
-Challenges, badges and rankings all reckon from this list, each time anew: nothing of theirs is
-counted up beside the ledger, so a correction puts them right by itself. An act belongs to the
-business day on which it was done, as its opening says, however late it was reported.
+Challenges, badges and rankings all reckon from this list. Who follows the log adds what new leaves
+say, and reckons anew whose act was reversed, so a correction puts them right by itself. An act
+belongs to the business day on which it was done, as its opening says, however late it was reported.
 """
 
 from __future__ import annotations
@@ -64,9 +64,14 @@ def first_of(tx: Connection, month: int, now: datetime) -> int:
 
 
 def standing(
-    tx: Connection, vault: Vault, residents: Sequence[str], first: int = 0
+    tx: Connection,
+    vault: Vault,
+    residents: Sequence[str],
+    first: int = 0,
+    leaves: range | None = None,
 ) -> dict[str, list[Act]]:
-    """The acts that stand of each of these people, written from an arrival on, in that order.
+    """The acts that stand of each of these people, written from an arrival on, in that order; given
+    leaves, as far as these alone say.
 
     Who is erased has none. Raises VaultError if an opening does not open.
     """
@@ -75,7 +80,7 @@ def standing(
         for one, key in store.keys(tx, residents).items()
     }
     acts: dict[bytes, dict[str, Act]] = {bytes.fromhex(one): {} for one in residents}
-    for resident, name, mg, sealed, reverses in store.lines(tx, residents, first):
+    for resident, name, mg, sealed, reverses in store.lines(tx, residents, first, leaves):
         if reverses:
             acts[resident].pop(reverses, None)
         elif sealed is not None and resident in openers:

@@ -1,4 +1,4 @@
-"""The worker: one loop that seals, pays who waits, expires points and forgets what is outdated.
+"""The worker: one loop seals, another pays who waits, expires points and forgets what is outdated.
 
 Every step is safe to repeat and to run in several processes at once; the restart path is the
 normal path.
@@ -9,6 +9,7 @@ from __future__ import annotations
 import signal
 import threading
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from datetime import date, datetime, timedelta
 
 import structlog
@@ -80,27 +81,47 @@ class Worker:
         self._followed_at: datetime | None = None
 
     def run(self) -> None:
-        """Work until told to stop. A database that is away is waited for; a second history ends
-        the process, since no waiting mends it."""
+        """Work until told to stop: seal, and beside that, so that sealing waits for nothing, all
+        the rest. A database that is away is waited for; a second history ends the process, since no
+        waiting mends it, and so does whatever else goes wrong."""
         for name in (signal.SIGTERM, signal.SIGINT):
             signal.signal(name, lambda *_: self._stop.set())
         for run in self._beside:
             threading.Thread(target=run, args=(self._stop,), daemon=True).start()
-        while not self._stop.is_set():
-            try:
-                sealed = self.step()
-            except SecondHistoryError as error:
-                _log.error("sealing refused", reason=str(error))
-                raise
-            except DBAPIError as error:
-                _log.error("database away", error=type(error.orig).__name__)
-                self._stop.wait(_RETRY_S)
-                continue
-            if sealed < LIMIT and self._followed_at is not None:
-                self._stop.wait(_PAUSE_S)
+        with ThreadPoolExecutor(1, "chores") as pool:
+            chores = pool.submit(self._keep_at, self._tend)
+            self._keep_at(lambda: self._seal() >= LIMIT)
+        chores.result()
 
     def step(self) -> int:
-        """One round; returns how many entries were sealed."""
+        """One round of all; returns how many entries were sealed."""
+        self._tend()
+        return self._seal()
+
+    def _keep_at(self, work: Callable[[], bool]) -> None:
+        """Round after round until told to stop, at once as long as there may be more to do."""
+        try:
+            while not self._stop.is_set():
+                try:
+                    more = work()
+                except DBAPIError as error:
+                    _log.error("database away", error=type(error.orig).__name__)
+                    self._stop.wait(_RETRY_S)
+                    continue
+                if not more:
+                    self._stop.wait(_PAUSE_S)
+        finally:
+            self._stop.set()
+
+    def _seal(self) -> int:
+        try:
+            return self._sealer.seal(self._clock())
+        except SecondHistoryError as error:
+            _log.error("sealing refused", reason=str(error))
+            raise
+
+    def _tend(self) -> bool:
+        """One round of all but sealing; whether there may be more to do."""
         now = self._clock()
         self._also()
         pay_waiting(self._engine, self._vault, self._registry, now)
@@ -129,14 +150,13 @@ class Worker:
             self._swept_at = now
         if self._followed_at is None or now - self._followed_at >= _FOLLOW:
             self._followed_at = None if self._follow(now) else now
-        sealed = self._sealer.seal(now)
         make_next(self._engine, self._vault, self._registry, now)
-        return sealed
+        return self._followed_at is None
 
     def _follow(self, now: datetime) -> bool:
-        """One page of work for those who go through the ledger or the wallets, so that sealing
-        never waits for them; whether there may be more. Without Redis there are no rankings, and
-        all else goes on."""
+        """One page of work for those who go through the ledger or the wallets, so that none waits
+        long for another; whether there may be more. Without Redis there are no rankings, and all
+        else goes on."""
         followers = (*self._daily, self._watch, self._patrol, self._closing)
         done = [one.step(now) for one in followers]  # a page of each
         more = any(done)

@@ -34,6 +34,15 @@ class Seat(NamedTuple):
     told_at: datetime | None
 
 
+class Wait(NamedTuple):
+    """A resident who is not told yet that they reached a challenge, and how much of its goal was
+    wanting when last reckoned, less what came since; None if that was never done."""
+
+    resident: str
+    challenge: Challenge
+    wanting: int | None
+
+
 _SELECT = "SELECT encode(c.id, 'hex'), c.month, c.revision, c.state, c.body, c.changed_at"
 _FIND = text(f"{_SELECT} FROM challenges c WHERE c.id = :id")
 _LOCK = text(f"{_SELECT} FROM challenges c WHERE c.id = :id FOR UPDATE")
@@ -54,11 +63,18 @@ JOIN residents r ON r.id = m.resident AND r.erased_at IS NULL AND r.restricted_a
 WHERE m.reached_at IS NULL AND c.state = 'open'
   AND c.month = ANY(CAST(:months AS integer[]))
   AND m.resident = ANY(CAST(:residents AS bytea[]))""")
-_WAITERS = text("""
-SELECT DISTINCT m.resident FROM challenge_members m JOIN challenges c ON c.id = m.challenge
-WHERE m.reached_at IS NULL AND c.state = 'open' AND c.month = ANY(CAST(:months AS integer[]))
-  AND m.resident > :after
-ORDER BY m.resident LIMIT :limit""")
+_WAITING = text(f"""{_SELECT}, m.wanting, m.resident
+FROM challenge_members m JOIN challenges c ON c.id = m.challenge
+WHERE m.reached_at IS NULL AND c.state = 'open'
+  AND c.month = ANY(CAST(:months AS integer[]))
+  AND m.resident = ANY(CAST(:residents AS bytea[]))""")
+_WANT = text("""
+UPDATE challenge_members m SET wanting = w.wanting
+FROM unnest(CAST(:challenges AS bytea[]), CAST(:residents AS bytea[]), CAST(:wanting AS bigint[]))
+  AS w (challenge, resident, wanting)
+WHERE m.challenge = w.challenge AND m.resident = w.resident""")
+_PLACE = text("SELECT leaf FROM places WHERE follower = 'challenges' FOR UPDATE SKIP LOCKED")
+_GO_ON = text("UPDATE places SET leaf = :leaf WHERE follower = 'challenges'")
 
 
 def add(tx: Connection, id: str, month: int, body: dict[str, Any], now: datetime) -> None:
@@ -180,10 +196,36 @@ def untold(
     return [(row[8].hex(), Seat(Challenge(*row[:6]), *row[6:8])) for row in rows]
 
 
-def waiters(tx: Connection, months: Iterable[int], after: str, limit: int) -> list[str]:
-    """Everybody whom `untold` would name, from a resident on, in order."""
-    asked = {"months": int_array(months), "after": bytes.fromhex(after), "limit": limit}
-    return [resident.hex() for resident in tx.execute(_WAITERS, asked).scalars()]
+def waiting(tx: Connection, residents: Iterable[str], months: Iterable[int]) -> list[Wait]:
+    """The same, with what is wanting; also of those who restricted processing for now."""
+    asked = {
+        "residents": bytea_array(map(bytes.fromhex, residents)),
+        "months": int_array(months),
+    }
+    rows = tx.execute(_WAITING, asked)
+    return [Wait(row[7].hex(), Challenge(*row[:6]), row[6]) for row in rows]
+
+
+def want(tx: Connection, waits: Iterable[Wait]) -> None:
+    """Keep how much is wanting."""
+    rows = list(waits)
+    asked = {
+        "challenges": bytea_array(bytes.fromhex(one.challenge.id) for one in rows),
+        "residents": bytea_array(bytes.fromhex(one.resident) for one in rows),
+        "wanting": int_array(one.wanting or 0 for one in rows),
+    }
+    tx.execute(_WANT, asked)
+
+
+def place(tx: Connection) -> int | None:
+    """The next leaf of the log to look at, locked; None if somebody else is looking."""
+    found: int | None = tx.execute(_PLACE).scalar()
+    return found
+
+
+def go_on(tx: Connection, leaf: int) -> None:
+    """Move that place."""
+    tx.execute(_GO_ON, {"leaf": leaf})
 
 
 def tell(tx: Connection, id: str, resident: str, now: datetime) -> None:

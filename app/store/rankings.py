@@ -57,6 +57,10 @@ class Standing(NamedTuple):
     mg: int
 
 
+Amounts = Callable[[list[str]], dict[str, int]]
+"""The mg in the sets of those of these people who are in them."""
+
+
 class Sets:
     """The sets of one database. Every method may raise RedisError."""
 
@@ -99,27 +103,32 @@ class Sets:
             who: int(mg) for who, mg in found if mg is not None
         }
 
-    def move(self, resident: str, read: Callable[[], Standing | None]) -> None:
-        """Put one resident where `read` says, or (None) nowhere; `read` asks the database."""
+    def move(self, resident: str, read: Callable[[int], Standing | None]) -> None:
+        """Put one resident where `read` says, or (None) nowhere; `read` asks the database, for what
+        is true up to the leaf it is given."""
 
         def change(pipe: Pipeline) -> None:
-            standing, old = read(), self._where(pipe, [resident])[resident]
-            built = self._redis.exists(self._key("state"))
+            place = self.place()
+            standing = read(place.leaf if place else 0)
+            old = self._where(pipe, [resident])[resident]
             pipe.multi()
             pipe.incr(self._key("turn"))
-            self._put(pipe, resident, old, standing if built else None)
+            self._put(pipe, resident, old, standing if place else None)
 
-        self._redis.transaction(change, self._key("turn"))
+        self._redis.transaction(change, self._key("turn"), self._key("state"))
 
-    def update(self, seen: Place, leaf: int, read: Callable[[], Mapping[str, Standing]]) -> None:
-        """Put these people where they belong; the sets are then true up to `leaf`. Nothing is
-        done if the sets are no longer at the place that was seen: somebody else went on."""
+    def update(
+        self, seen: Place, leaf: int, read: Callable[[Amounts], Mapping[str, Standing]]
+    ) -> None:
+        """Put people where `read` says, which may ask how many mg somebody has in the sets; these
+        are then true up to `leaf`. Nothing is done if the sets are no longer at the place that was
+        seen: somebody else went on."""
 
         def change(pipe: Pipeline) -> None:
             if self.place() != seen:
                 pipe.multi()
                 return
-            found = read()
+            found = read(lambda residents: self.amounts(residents)[1] if residents else {})
             where = self._where(pipe, list(found))
             pipe.multi()
             for resident, standing in found.items():

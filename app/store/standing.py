@@ -32,8 +32,12 @@ FROM (SELECT account, arrival, sum(amount) FILTER (WHERE asset = 1 AND amount > 
   FROM unnest(%s::bytea[]) who CROSS JOIN LATERAL own_postings(who, %s)
   GROUP BY account, arrival) p
 JOIN entries e USING (arrival) LEFT JOIN openings o USING (arrival)
-WHERE e.kind IN ('issue', 'reverse')
+WHERE e.kind IN ('issue', 'reverse'){}
 ORDER BY p.account, e.arrival"""
+_ALL: Final = _LINES.format("")
+_SEALED: Final = _LINES.format(
+    " AND EXISTS (SELECT FROM leaf_of(e.arrival) l WHERE l.leaf >= %s AND l.leaf < %s)"
+)
 # By runs, so that openings are read in the order they lie in. OFFSET 0: whatever the planner thinks
 # of how many that are.
 _TOUCHED: Final = {
@@ -44,6 +48,7 @@ SELECT DISTINCT o.resident FROM runs_between(:first, :last) r CROSS JOIN LATERAL
 WHERE EXISTS (SELECT FROM {among} a WHERE a.resident = o.resident)""")  # noqa: S608 (our own)
     for among in ("rankings", "challenge_members")
 }
+_FIRST = text("SELECT min(arrival) FROM runs_between(:first, :last)")
 # A reversal has no opening that would name its resident; its payload does.
 _REVERSALS = text("""
 SELECT e.payload, e.arrival FROM runs_between(:first, :last) r CROSS JOIN LATERAL (
@@ -52,13 +57,21 @@ SELECT e.payload, e.arrival FROM runs_between(:first, :last) r CROSS JOIN LATERA
 _PERSONAL = tuple(f"{kind}:" for kind in AccountKind if kind.code <= AccountKind.DEBT.code)
 
 
-def lines(tx: Connection, residents: Iterable[str], first: int) -> list[Line]:
-    """What was credited to these people, and reversed, from an arrival on; by person, in order."""
+def lines(
+    tx: Connection, residents: Iterable[str], first: int, leaves: range | None = None
+) -> list[Line]:
+    """What was credited to these people, and reversed, from an arrival on; by person, in order.
+
+    Given leaves, only what is sealed as one of them.
+    """
     wanted = bytea_array({bytes.fromhex(one) for one in residents})  # each once: lines are summed
+    rows = (
+        fetch(tx, _ALL, (wanted, first))
+        if leaves is None
+        else fetch(tx, _SEALED, (wanted, first, leaves.start, leaves.stop))
+    )
     found = []
-    for account, name, mg, sealed, is_reverse, payload, arrival in fetch(
-        tx, _LINES, (wanted, first)
-    ):
+    for account, name, mg, sealed, is_reverse, payload, arrival in rows:
         reverses = None
         if is_reverse:
             reverses = orjson.loads(whole(tx, payload, arrival))["detail"]["reverses"]
@@ -67,15 +80,24 @@ def lines(tx: Connection, residents: Iterable[str], first: int) -> list[Line]:
 
 
 def touched(
-    tx: Connection, first: int, last: int, among: Literal["rankings", "challenge_members"]
+    tx: Connection, leaves: range, among: Literal["rankings", "challenge_members"]
 ) -> set[str]:
-    """Whose acts changed in the leaves from `first` up to, and without, `last`: of those of that
-    table, and whoever had one reversed."""
-    part = {"first": first, "last": last}
-    found = {resident.hex() for resident in tx.execute(_TOUCHED[among], part).scalars()}
-    for payload, arrival in tx.execute(_REVERSALS, part):
-        found.add(_owner(orjson.loads(whole(tx, payload, arrival))["postings"]))
-    return found
+    """Who of those of that table did something that these leaves credit."""
+    rows = tx.execute(_TOUCHED[among], _between(leaves))
+    return {resident.hex() for resident in rows.scalars()}
+
+
+def reversed_for(tx: Connection, leaves: range) -> set[str]:
+    """Whoever had something reversed by one of these leaves."""
+    return {
+        _owner(orjson.loads(whole(tx, payload, arrival))["postings"])
+        for payload, arrival in tx.execute(_REVERSALS, _between(leaves)).all()
+    }
+
+
+def first_arrival(tx: Connection, leaves: range) -> int:
+    """The lowest arrival number of these leaves; 0 if there are none."""
+    return int(tx.execute(_FIRST, _between(leaves)).scalar() or 0)
 
 
 def keys(tx: Connection, residents: Sequence[str]) -> dict[str, bytes]:
@@ -88,6 +110,10 @@ def keys(tx: Connection, residents: Sequence[str]) -> dict[str, bytes]:
         {"ids": bytea_array(map(bytes.fromhex, residents))},
     )
     return {row.id.hex(): row.wrapped_key for row in rows}
+
+
+def _between(leaves: range) -> dict[str, int]:
+    return {"first": leaves.start, "last": leaves.stop}
 
 
 def _owner(postings: list[tuple[str, str, int, int]]) -> str:

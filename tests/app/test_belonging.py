@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import date, timedelta
+from datetime import UTC, date, datetime, timedelta
 from itertools import count
 from secrets import token_hex
 
@@ -15,6 +15,7 @@ from app.flows import badges, challenge
 from app.flows.erase import erase
 from app.flows.standing import Act, standing
 from app.flows.tokens import issue_access_token
+from app.store.challenges import Challenge, Wait
 from scenarios import AREAS
 
 RIDE_MG = 625_000  # 2.5 km at 250 g
@@ -330,6 +331,15 @@ goals = st.fixed_dictionaries(
         "scenarios": st.just([]),
     }
 )
+
+
+@given(goals, st.lists(acts, max_size=40), st.integers(0, 40))
+def test_no_act_that_comes_is_taken_for_less_than_it_adds(goal, done, before):
+    """Else somebody who reached a challenge would not be looked at."""
+    made = Challenge("", 202611, 1, "open", {"goal": goal}, datetime.now(UTC))
+    had, _ = challenge.reckon(goal, done[:before])
+    left = challenge._left(Wait("", made, goal["at_least"] - had), done[before:])
+    assert left <= goal["at_least"] - challenge.reckon(goal, done)[0]
 
 
 @given(goals, st.lists(acts, max_size=40))

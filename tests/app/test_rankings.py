@@ -209,7 +209,7 @@ def test_a_ride_that_is_taken_back_is_followed_by_itself(crowd):
 
 OPS = st.lists(
     st.tuples(
-        st.sampled_from(["go", "go", "go", "void", "join", "leave", "move", "old", "step"]),
+        st.sampled_from(["go", "go", "go", "void", "join", "leave", "move", "old", "seal", "step"]),
         st.integers(0, 23),
         st.integers(1, 3),
     ),
@@ -235,9 +235,10 @@ def test_a_random_city_is_ranked_as_by_hand_followed_or_made_anew(crowd):
                 crowd.go(one, km)
             elif what == "old":
                 crowd.go(one, km, day="2026-10-30")
-            elif what == "step":
+            elif what in ("seal", "step"):
                 crowd.city.sealer.seal(crowd.city.clock())
-                crowd.ranked.step(crowd.city.clock())
+                if what == "step":
+                    crowd.ranked.step(crowd.city.clock())
             else:
                 getattr(crowd, what)(one)
         crowd.catch_up()
@@ -265,6 +266,28 @@ def test_whoever_joins_rides_or_leaves_during_a_rebuild_is_where_they_belong(cro
     with pytest.raises(StopIteration):
         next(building)
     crowd.catch_up()
+    crowd.check()
+
+
+def test_who_joins_while_the_log_is_followed_is_counted_once(crowd, monkeypatch):
+    people = crowd.settle_in(11, NORTH)
+    for one in people[:10]:
+        crowd.join(one)
+    crowd.catch_up()
+    for one in people:
+        crowd.go(one)
+    crowd.city.sealer.seal(crowd.city.clock())
+    read = crowd.ranked._read
+
+    def read_and_see_one_join(*given):
+        found = read(*given)
+        if people[10] not in crowd.shown:
+            crowd.shown[people[10]] = ""  # lest their own reading makes them join again
+            crowd.join(people[10])
+        return found
+
+    monkeypatch.setattr(crowd.ranked, "_read", read_and_see_one_join)
+    crowd.ranked.refresh(crowd.city.clock())
     crowd.check()
 
 
@@ -423,6 +446,7 @@ def test_the_command_line_makes_them_anew(crowd, monkeypatch):
         crowd.go(one)
         crowd.join(one)
     city = crowd.city
+    city.sealer.seal(city.clock())
     monkeypatch.setattr("app.cli.operate.local_config", lambda config: config)
     monkeypatch.setattr("app.cli.rankings.now", city.clock)
     said = CliRunner().invoke(rebuild, obj=city.config, catch_exceptions=False)

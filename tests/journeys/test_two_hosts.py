@@ -46,9 +46,7 @@ from app.vault import Vault, open_vault
 BEFORE_S, AFTER_S = 2.0, 3.0  # of load, around the kill
 ACTS = 20  # a batch
 PRICE = 1
-PAUSE_S = (
-    0.05  # between a resident's requests: two ask for one, and each may ask 600 times a minute
-)
+PAUSE_S = 0.05  # between requests for a resident, who may ask 600 times a minute
 _LOST = (httpx.TransportError, httpx.InvalidURL)
 
 

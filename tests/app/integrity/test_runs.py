@@ -32,6 +32,8 @@ DROP VIEW run_leaves;
 DROP TABLE run_outbox, runs;
 DROP FUNCTION leaf_of, leaves_between, runs_between, newest;
 ALTER TABLE rejections DROP COLUMN scenario;
+ALTER TABLE challenge_members DROP COLUMN wanting;
+DROP TABLE places;
 UPDATE alembic_version SET version_num = '0015_stretches'"""
 _LEAVES = "SELECT leaf, arrival FROM leaves ORDER BY leaf"
 _WAITING = """
