@@ -19,7 +19,7 @@ from app.flows.document import Document, DocumentError, read_document, rejection
 from app.flows.item import Credited
 from app.store import batches
 from app.store.catalogue import Registry
-from app.store.db import transact
+from app.store.db import by_index, transact
 from app.vault import Vault
 
 
@@ -68,6 +68,7 @@ def _answer(
 ) -> tuple[bytes, Counter[int]]:
     """The receipt, and how late what came for the first time came."""
     documents = _read(vault, batch)
+    by_index(tx)
     credited = credit(tx, vault, registry.current(tx), batch.provider, documents, now)
     batches.put_rejections(tx, batch.provider, batch.batch_id, credited.rejected, now)
     receipt = orjson.dumps(

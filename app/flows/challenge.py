@@ -21,16 +21,15 @@ from app.flows.standing import Act, first_of, in_month, month_before, month_of, 
 from app.flows.trail import act
 from app.store import challenges as store
 from app.store import log
-from app.store import standing as ledger
 from app.store.challenges import Challenge
-from app.store.db import transact
+from app.store.db import by_index, transact
 from app.vault import Vault
 
 UNITS: Final = ("acts", "grams", "days")
 LATE: Final = timedelta(days=7)
 
 _MG_PER_G: Final = 1000
-_PAGE: Final = 200  # people a transaction
+_PAGE: Final = 200  # people whose acts are read at once
 _LEAVES: Final = 10_000
 
 
@@ -168,23 +167,23 @@ def tell_reached(tx: Connection, vault: Vault, residents: Iterable[str], now: da
         return 0
     people = sorted({resident for resident, _ in untold})
     acts = standing(tx, vault, people, first_of(tx, min(begun), now))
-    told, waits = 0, []
+    told, wanting = 0, list[tuple[str, str, int]]()
     for resident, seat in untold:
         found = seat.challenge
         done, reached_on = reckon(found.body["goal"], in_month(acts[resident], found.month))
         if reached_on is None:
-            waits.append(store.Wait(resident, found, found.body["goal"]["at_least"] - done))
+            wanting.append((found.id, resident, found.body["goal"]["at_least"] - done))
             continue
         title = {"title": found.body["title_zh"]}
         told += notify(tx, vault, resident, "challenge.reached", found.id, title, now)
         store.tell(tx, found.id, resident, now)
-    store.want(tx, waits)
+    store.want(tx, wanting)
     return told
 
 
 class Watch:
-    """The worker's eye on who reaches a challenge: on those whose acts changed in the leaves sealed
-    since it last looked. Told twice is told once."""
+    """The worker's eye on who reaches a challenge: it takes what new leaves can add off what was
+    wanting, and reckons anew who may have reached it. Told twice is told once."""
 
     def __init__(self, engine: Engine, vault: Vault) -> None:
         self._engine, self._vault = engine, vault
@@ -200,32 +199,12 @@ def _follow(tx: Connection, vault: Vault, now: datetime) -> bool:
         return False
     # a log that was restored may end before the place
     leaves = range(min(place, size), min(size, place + _LEAVES))
-    touched = sorted(ledger.touched(tx, leaves, "challenge_members"))
-    first = ledger.first_arrival(tx, leaves)
-    for at in range(0, len(touched), _PAGE):
-        page = touched[at : at + _PAGE]
-        came = standing(tx, vault, page, first, leaves)
-        due, waits = set(), []
-        for one in store.waiting(tx, page, _counting(now)):
-            left = _left(one, in_month(came[one.resident], one.challenge.month))
-            if left is None or left <= 0:
-                due.add(one.resident)
-            else:
-                waits.append(one._replace(wanting=left))
-        store.want(tx, waits)
-        tell_reached(tx, vault, due, now)
+    by_index(tx)
+    due = store.come(tx, leaves, _counting(now))
+    for at in range(0, len(due), _PAGE):
+        tell_reached(tx, vault, due[at : at + _PAGE], now)
     store.go_on(tx, leaves.stop)
     return leaves.stop < size
-
-
-def _left(wait: store.Wait, came: Sequence[Act]) -> int | None:
-    """How much may be wanting at least, after these acts: none of them is taken for less than it
-    can add. What was reversed is not taken back; that shows when it is reckoned anew."""
-    if wait.wanting is None or not came:
-        return wait.wanting
-    goal = wait.challenge.body["goal"]
-    done, _ = reckon(goal, came)
-    return wait.wanting - done - int(goal["of"] == "grams")  # whose rests of a gram may make one
 
 
 def _progress(seat: store.Seat, acts: Sequence[Act]) -> Progress:

@@ -19,9 +19,9 @@ from sqlalchemy import Connection, Engine
 
 from app.flows.nickname import read_nickname
 from app.flows.standing import first_of, in_month, month_of, standing
-from app.store import friends, history, log, messages
+from app.store import friends, log, messages
 from app.store import standing as ledger
-from app.store.db import transact
+from app.store.db import by_index, transact
 from app.store.friends import Named
 from app.store.rankings import Amounts, Place, Sets, Standing
 from app.vault import Vault, seal, unseal
@@ -226,7 +226,7 @@ class Rankings:
         """Where those belong whom these leaves touch: what they had, and what came. Whoever is not
         in the sets, or had something reversed, is reckoned anew."""
         with self._engine.connect() as tx:
-            touched = ledger.touched(tx, leaves, "rankings")
+            touched = ledger.touched(tx, leaves)
             anew = ledger.reversed_for(tx, leaves)
         had = amounts(sorted(touched - anew))
         came = self._read(sorted(had), leaves.stop, now, leaves.start)
@@ -240,11 +240,9 @@ class Rankings:
         `below`."""
         month, leaves, found = month_of(now), range(start, below), {}
         with self._engine.begin() as tx:
-            history.plan(tx)
+            by_index(tx)
             districts = friends.districts(tx, residents)
             first = first_of(tx, month, now)
-            if start:
-                first = max(first, ledger.first_arrival(tx, leaves))
             shown = list(districts)
             for at in range(0, len(shown), _PAGE):
                 acts = standing(tx, self._vault, shown[at : at + _PAGE], first, leaves)

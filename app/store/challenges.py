@@ -34,15 +34,6 @@ class Seat(NamedTuple):
     told_at: datetime | None
 
 
-class Wait(NamedTuple):
-    """A resident who is not told yet that they reached a challenge, and how much of its goal was
-    wanting when last reckoned, less what came since; None if that was never done."""
-
-    resident: str
-    challenge: Challenge
-    wanting: int | None
-
-
 _SELECT = "SELECT encode(c.id, 'hex'), c.month, c.revision, c.state, c.body, c.changed_at"
 _FIND = text(f"{_SELECT} FROM challenges c WHERE c.id = :id")
 _LOCK = text(f"{_SELECT} FROM challenges c WHERE c.id = :id FOR UPDATE")
@@ -63,11 +54,30 @@ JOIN residents r ON r.id = m.resident AND r.erased_at IS NULL AND r.restricted_a
 WHERE m.reached_at IS NULL AND c.state = 'open'
   AND c.month = ANY(CAST(:months AS integer[]))
   AND m.resident = ANY(CAST(:residents AS bytea[]))""")
-_WAITING = text(f"""{_SELECT}, m.wanting, m.resident
-FROM challenge_members m JOIN challenges c ON c.id = m.challenge
-WHERE m.reached_at IS NULL AND c.state = 'open'
-  AND c.month = ANY(CAST(:months AS integer[]))
-  AND m.resident = ANY(CAST(:residents AS bytea[]))""")
+# What came in these leaves can add no more than so many acts, days, or grams.
+_COME = text("""
+WITH span AS MATERIALIZED (
+  SELECT min(arrival) AS low, max(arrival + count) - 1 AS high FROM runs_between(:first, :last)
+), came AS MATERIALIZED (
+  SELECT o.resident, count(*) AS acts
+  FROM runs_between(:first, :last) r CROSS JOIN LATERAL (
+    SELECT resident FROM openings
+    WHERE arrival >= r.arrival AND arrival < r.arrival + r.count OFFSET 0) o
+  WHERE EXISTS (SELECT FROM challenge_members m
+    WHERE m.resident = o.resident AND m.reached_at IS NULL)
+  GROUP BY o.resident
+), less AS (
+  UPDATE challenge_members m
+  SET wanting = m.wanting - CASE c.body -> 'goal' ->> 'of' WHEN 'grams' THEN (
+    SELECT ceil(sum(p.amount) / 1000.0)::bigint
+    FROM span CROSS JOIN LATERAL own_postings(m.resident, span.low) p
+    WHERE p.arrival <= span.high AND p.asset = 1 AND p.amount > 0) ELSE came.acts END
+  FROM came CROSS JOIN challenges c
+  WHERE m.resident = came.resident AND m.reached_at IS NULL
+    AND c.id = m.challenge AND c.state = 'open' AND c.month = ANY(CAST(:months AS integer[]))
+  RETURNING m.resident, m.wanting
+)
+SELECT DISTINCT resident FROM less WHERE wanting IS NULL OR wanting <= 0""")
 _WANT = text("""
 UPDATE challenge_members m SET wanting = w.wanting
 FROM unnest(CAST(:challenges AS bytea[]), CAST(:residents AS bytea[]), CAST(:wanting AS bigint[]))
@@ -196,25 +206,26 @@ def untold(
     return [(row[8].hex(), Seat(Challenge(*row[:6]), *row[6:8])) for row in rows]
 
 
-def waiting(tx: Connection, residents: Iterable[str], months: Iterable[int]) -> list[Wait]:
-    """The same, with what is wanting; also of those who restricted processing for now."""
+def want(tx: Connection, wanting: Iterable[tuple[str, str, int]]) -> None:
+    """Keep how much is wanting: (challenge, resident, amount in the goal's unit)."""
+    rows = list(wanting)
     asked = {
-        "residents": bytea_array(map(bytes.fromhex, residents)),
-        "months": int_array(months),
-    }
-    rows = tx.execute(_WAITING, asked)
-    return [Wait(row[7].hex(), Challenge(*row[:6]), row[6]) for row in rows]
-
-
-def want(tx: Connection, waits: Iterable[Wait]) -> None:
-    """Keep how much is wanting."""
-    rows = list(waits)
-    asked = {
-        "challenges": bytea_array(bytes.fromhex(one.challenge.id) for one in rows),
-        "residents": bytea_array(bytes.fromhex(one.resident) for one in rows),
-        "wanting": int_array(one.wanting or 0 for one in rows),
+        "challenges": bytea_array(bytes.fromhex(challenge) for challenge, _, _ in rows),
+        "residents": bytea_array(bytes.fromhex(resident) for _, resident, _ in rows),
+        "wanting": int_array(amount for _, _, amount in rows),
     }
     tx.execute(_WANT, asked)
+
+
+def come(tx: Connection, leaves: range, months: Iterable[int]) -> list[str]:
+    """Take what these leaves can add off what is wanting in challenges of these months; who may
+    have reached one now, or was never reckoned.
+
+    No act is taken for less than it adds. Nothing is put back for one that was reversed: that shows
+    when its resident is reckoned anew.
+    """
+    asked = {"first": leaves.start, "last": leaves.stop, "months": int_array(months)}
+    return sorted(resident.hex() for resident in tx.execute(_COME, asked).scalars())
 
 
 def place(tx: Connection) -> int | None:

@@ -40,8 +40,6 @@ class Owner(NamedTuple):
 
 _FROM = text("""
 SELECT arrival, payload FROM entries WHERE arrival >= :arrival ORDER BY arrival LIMIT 1""")
-# A slice is small against the ledger, whatever the statistics say: by index, and nothing sorted.
-_SMALL = ("SET LOCAL enable_hashjoin = off", "SET LOCAL enable_mergejoin = off")
 # The driver's own SQL, for an answer in binary: as text, most of the bytes would be twice as long.
 _LINES = """
 SELECT p.account, e.arrival, e.payload, o.sealed
@@ -75,12 +73,6 @@ _HELD = text("""
 SELECT account, amount FROM balances WHERE account_kind = :kind AND asset = :asset""")
 _REFUSED = text("""
 SELECT code, count(*) FROM rejections WHERE recorded_at >= :since GROUP BY code ORDER BY code""")
-
-
-def plan(tx: Connection) -> None:
-    """Have this transaction read slices the way they are meant to be read."""
-    for setting in _SMALL:
-        tx.exec_driver_sql(setting)
 
 
 def first_since(tx: Connection, at: str) -> int:

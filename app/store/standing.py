@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Final, Literal, NamedTuple
+from typing import Final, NamedTuple
 
 import orjson
 from sqlalchemy import Connection, text
@@ -36,19 +36,18 @@ WHERE e.kind IN ('issue', 'reverse'){}
 ORDER BY p.account, e.arrival"""
 _ALL: Final = _LINES.format("")
 _SEALED: Final = _LINES.format(
+    " AND p.arrival <= %s"
     " AND EXISTS (SELECT FROM leaf_of(e.arrival) l WHERE l.leaf >= %s AND l.leaf < %s)"
 )
 # By runs, so that openings are read in the order they lie in. OFFSET 0: whatever the planner thinks
 # of how many that are.
-_TOUCHED: Final = {
-    among: text(f"""
+_TOUCHED = text("""
 SELECT DISTINCT o.resident FROM runs_between(:first, :last) r CROSS JOIN LATERAL (
   SELECT resident FROM openings
   WHERE arrival >= r.arrival AND arrival < r.arrival + r.count OFFSET 0) o
-WHERE EXISTS (SELECT FROM {among} a WHERE a.resident = o.resident)""")  # noqa: S608 (our own)
-    for among in ("rankings", "challenge_members")
-}
-_FIRST = text("SELECT min(arrival) FROM runs_between(:first, :last)")
+WHERE EXISTS (SELECT FROM rankings a WHERE a.resident = o.resident)""")
+_ARRIVALS = """
+SELECT min(arrival), max(arrival + count) - 1 FROM runs_between(%s, %s)"""
 # A reversal has no opening that would name its resident; its payload does.
 _REVERSALS = text("""
 SELECT e.payload, e.arrival FROM runs_between(:first, :last) r CROSS JOIN LATERAL (
@@ -65,11 +64,13 @@ def lines(
     Given leaves, only what is sealed as one of them.
     """
     wanted = bytea_array({bytes.fromhex(one) for one in residents})  # each once: lines are summed
-    rows = (
-        fetch(tx, _ALL, (wanted, first))
-        if leaves is None
-        else fetch(tx, _SEALED, (wanted, first, leaves.start, leaves.stop))
-    )
+    if leaves is None:
+        rows = fetch(tx, _ALL, (wanted, first))
+    else:
+        low, high = fetch(tx, _ARRIVALS, (leaves.start, leaves.stop))[0]
+        if low is None:
+            return []
+        rows = fetch(tx, _SEALED, (wanted, max(first, low), high, leaves.start, leaves.stop))
     found = []
     for account, name, mg, sealed, is_reverse, payload, arrival in rows:
         reverses = None
@@ -79,12 +80,9 @@ def lines(
     return found
 
 
-def touched(
-    tx: Connection, leaves: range, among: Literal["rankings", "challenge_members"]
-) -> set[str]:
-    """Who of those of that table did something that these leaves credit."""
-    rows = tx.execute(_TOUCHED[among], _between(leaves))
-    return {resident.hex() for resident in rows.scalars()}
+def touched(tx: Connection, leaves: range) -> set[str]:
+    """Who of those in rankings did something that these leaves credit."""
+    return {resident.hex() for resident in tx.execute(_TOUCHED, _between(leaves)).scalars()}
 
 
 def reversed_for(tx: Connection, leaves: range) -> set[str]:
@@ -93,11 +91,6 @@ def reversed_for(tx: Connection, leaves: range) -> set[str]:
         _owner(orjson.loads(whole(tx, payload, arrival))["postings"])
         for payload, arrival in tx.execute(_REVERSALS, _between(leaves)).all()
     }
-
-
-def first_arrival(tx: Connection, leaves: range) -> int:
-    """The lowest arrival number of these leaves; 0 if there are none."""
-    return int(tx.execute(_FIRST, _between(leaves)).scalar() or 0)
 
 
 def keys(tx: Connection, residents: Sequence[str]) -> dict[str, bytes]:

@@ -24,7 +24,7 @@ from app.flows.backtest.tally import Tally
 from app.flows.backtest.wallet import ended, may_end, opening_wallet
 from app.store import budgets, history, usage
 from app.store.catalogue import Registry
-from app.store.db import snapshot
+from app.store.db import by_index, snapshot
 from app.vault import Vault
 from scenarios import Key, Usage, Version
 
@@ -57,7 +57,7 @@ class Slicer:
         self._tx = snapshot(self._engine)
         self._tx.begin()
         self._tx.execute(text(f"SET TRANSACTION SNAPSHOT '{job.snapshot}'"))
-        history.plan(self._tx)
+        by_index(self._tx)
         draft = [Version.from_canonical(data) for data in job.draft]
         self._rules = Rules(
             Registry().current(self._tx), {version.scenario: version for version in draft}

@@ -115,7 +115,7 @@ def read(town):
             [history.first_since(tx, at) for at in ("2026", noon, "2027")],
             standing.lines(tx, town.people, 0),
             standing.lines(tx, town.people, 0, range(size // 2, size)),
-            standing.touched(tx, range(size), "rankings"),
+            standing.touched(tx, range(size)),
             standing.reversed_for(tx, range(size)),
             farewells.in_the_log(tx),
             gauges.newest(tx),
