@@ -83,9 +83,13 @@ def fetch(
 
 
 def by_index(tx: Connection) -> None:
-    """Until it ends, have this transaction look up by index what it joins. For whoever asks for so
-    many rows at once that to read a whole table seems cheaper: it is not, as tables grow."""
-    tx.exec_driver_sql("SET LOCAL enable_hashjoin = off; SET LOCAL enable_mergejoin = off")
+    """Until it ends, have this transaction look up by index what it reads. For whoever asks for so
+    many rows at once that to read a whole table seems cheaper, which it is not, as tables grow; and
+    for plans that are made while a table is empty and kept until it is analyzed."""
+    tx.exec_driver_sql(
+        "SET LOCAL enable_seqscan = off; SET LOCAL enable_hashjoin = off;"
+        " SET LOCAL enable_mergejoin = off"
+    )
 
 
 def snapshot(engine: Engine) -> Connection:

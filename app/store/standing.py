@@ -24,20 +24,24 @@ class Line(NamedTuple):
     reverses: str | None
 
 
-# Asset 1 is CO2E.
+# Asset 1 is CO2E. OFFSET 0: their lines first and then the entry of each, whatever the planner thinks
+# of how many there are.
 _LINES = """
 SELECT p.account, e.id, coalesce(p.mg, 0), o.sealed, e.kind = 'reverse',
-  CASE WHEN e.kind = 'reverse' THEN e.payload END, e.arrival
+  CASE WHEN e.kind = 'reverse' THEN e.payload END, p.arrival
 FROM (SELECT account, arrival, sum(amount) FILTER (WHERE asset = 1 AND amount > 0)::bigint AS mg
   FROM unnest(%s::bytea[]) who CROSS JOIN LATERAL own_postings(who, %s)
   GROUP BY account, arrival) p
-JOIN entries e USING (arrival) LEFT JOIN openings o USING (arrival)
-WHERE e.kind IN ('issue', 'reverse'){}
-ORDER BY p.account, e.arrival"""
+CROSS JOIN LATERAL (
+  SELECT id, kind, payload FROM entries
+  WHERE arrival = p.arrival AND kind IN ('issue', 'reverse') OFFSET 0) e
+LEFT JOIN LATERAL (SELECT sealed FROM openings WHERE arrival = p.arrival OFFSET 0) o ON true{}
+ORDER BY p.account, p.arrival"""
 _ALL: Final = _LINES.format("")
 _SEALED: Final = _LINES.format(
-    " AND p.arrival <= %s"
-    " AND EXISTS (SELECT FROM leaf_of(e.arrival) l WHERE l.leaf >= %s AND l.leaf < %s)"
+    """
+WHERE p.arrival <= %s
+  AND EXISTS (SELECT FROM leaf_of(p.arrival) l WHERE l.leaf >= %s AND l.leaf < %s)"""
 )
 # By runs, so that openings are read in the order they lie in. OFFSET 0: whatever the planner thinks
 # of how many that are.

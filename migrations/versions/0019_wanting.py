@@ -7,9 +7,8 @@ down_revision = "0018_refused"
 branch_labels = None
 depends_on = None
 
-# Each person's lines are looked up, whatever the statistics say: OFFSET 0. While these were of a
-# time with hardly any lines, as on a city's first day, all lines there were got read for 200 people
-# and were held against each of them.
+# Person by person, whatever the statistics say: OFFSET 0. While these were of a time with hardly any
+# lines, as on a city's first day, all lines there were got read, and held against 200 people.
 _OWN = """
 CREATE OR REPLACE FUNCTION own_postings(who bytea, since bigint) RETURNS SETOF postings
 LANGUAGE sql STABLE AS $$
