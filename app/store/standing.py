@@ -24,8 +24,8 @@ class Line(NamedTuple):
     reverses: str | None
 
 
-# Asset 1 is CO2E. OFFSET 0: their lines first and then the entry of each, whatever the planner thinks
-# of how many there are.
+# Asset 1 is CO2E. OFFSET 0: their lines first and then the entry of each, whatever the planner
+# thinks of how many there are.
 _LINES = """
 SELECT p.account, e.id, coalesce(p.mg, 0), o.sealed, e.kind = 'reverse',
   CASE WHEN e.kind = 'reverse' THEN e.payload END, p.arrival

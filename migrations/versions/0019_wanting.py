@@ -7,8 +7,8 @@ down_revision = "0018_refused"
 branch_labels = None
 depends_on = None
 
-# Person by person, whatever the statistics say: OFFSET 0. While these were of a time with hardly any
-# lines, as on a city's first day, all lines there were got read, and held against 200 people.
+# Person by person, whatever the statistics say: OFFSET 0. While these were of a time with hardly
+# any lines, as on a city's first day, all that there were got read, and held against 200 people.
 _OWN = """
 CREATE OR REPLACE FUNCTION own_postings(who bytea, since bigint) RETURNS SETOF postings
 LANGUAGE sql STABLE AS $$
