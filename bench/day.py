@@ -3,8 +3,8 @@
 Ten acts each, of three areas, come in signed batches of 5,000 over four connections, in the order
 of the day, with every check on. One in ten is shown in rankings and one in ten has joined a
 challenge, so that the worker has to follow what it seals. With `--reads` residents read their
-balances all the while. Clients, web, worker and PostgreSQL share the machine. Three million take an
-hour and 60 GB of disk.
+balances all the while. Clients, web, worker and PostgreSQL share the machine. By what fewer
+people take, three million take 60 GB of disk.
 """
 
 from __future__ import annotations

@@ -82,7 +82,9 @@ class Rankings:
         If Redis is away nothing is lost: `step` finds out that the sets hold other people.
         """
         try:
-            self._sets.move(resident, lambda leaf: self._read([resident], leaf, now).get(resident))
+            self._sets.move(
+                resident, lambda leaf: self._read([resident], range(leaf), now).get(resident)
+            )
         except redis.RedisError as error:
             _log.warning("rankings not settled", error=type(error).__name__)
 
@@ -195,19 +197,22 @@ class Rankings:
         people, how many are done. Raises RedisError."""
         with self._engine.connect() as tx:
             place = Place(month_of(now), log.head(tx).size)
+            leaves = range(place.leaf)
             people = sorted(friends.everybody(tx))
         found: dict[str, Standing] = {}
         for at in range(0, len(people), _PAGE):
-            found |= self._read(people[at : at + _PAGE], place.leaf, now)
+            found |= self._read(people[at : at + _PAGE], leaves, now)
             yield len(found)
-        self._sets.replace(place, lambda: self._as_now(found, place.leaf, now))
+        self._sets.replace(place, lambda: self._as_now(found, leaves, now))
 
-    def _as_now(self, found: dict[str, Standing], leaf: int, now: datetime) -> dict[str, Standing]:
+    def _as_now(
+        self, found: dict[str, Standing], leaves: range, now: datetime
+    ) -> dict[str, Standing]:
         """The same for those who are shown now, which may be others than a while ago."""
         with self._engine.connect() as tx:
             people = friends.everybody(tx)
         missing = [who for who in people if who not in found]
-        found |= self._read(missing, leaf, now)
+        found |= self._read(missing, leaves, now)
         return {
             who: Standing(district, found[who].mg)
             for who, district in people.items()
@@ -229,16 +234,13 @@ class Rankings:
             touched = ledger.touched(tx, leaves)
             anew = ledger.reversed_for(tx, leaves)
         had = amounts(sorted(touched - anew))
-        came = self._read(sorted(had), leaves.stop, now, leaves.start)
+        came = self._read(sorted(had), leaves, now)
         more = {who: one._replace(mg=had[who] + one.mg) for who, one in came.items()}
-        return more | self._read(sorted((touched | anew).difference(had)), leaves.stop, now)
+        return more | self._read(sorted((touched | anew).difference(had)), range(leaves.stop), now)
 
-    def _read(
-        self, residents: Sequence[str], below: int, now: datetime, start: int = 0
-    ) -> dict[str, Standing]:
-        """Where those of these people belong who are shown, by the leaves from `start` to below
-        `below`."""
-        month, leaves, found = month_of(now), range(start, below), {}
+    def _read(self, residents: Sequence[str], leaves: range, now: datetime) -> dict[str, Standing]:
+        """Where those of these people belong who are shown, by these leaves alone."""
+        month, found = month_of(now), {}
         with self._engine.begin() as tx:
             by_index(tx)
             districts = friends.districts(tx, residents)

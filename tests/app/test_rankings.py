@@ -22,6 +22,9 @@ from app.flows.ranking import FEWEST, Rankings, RankingsUnavailableError, compet
 from app.flows.tokens import issue_access_token
 from app.flows.work import Worker
 from app.store import embedded, friends
+from app.store import standing as ledger
+from app.store.db import by_index, bytea_array, fetch
+from bench.stage import analyze
 
 NORTH, SOUTH = "140403", "140404"
 
@@ -289,6 +292,19 @@ def test_who_joins_while_the_log_is_followed_is_counted_once(crowd, monkeypatch)
     monkeypatch.setattr(crowd.ranked, "_read", read_and_see_one_join)
     crowd.ranked.refresh(crowd.city.clock())
     crowd.check()
+
+
+def test_what_is_read_of_people_is_planned_by_index_though_there_are_hardly_any_lines(crowd):
+    """Such a plan is kept until the table is analyzed, by when there may be millions."""
+    people = crowd.settle_in(3, NORTH)
+    crowd.go(people[0])
+    analyze(crowd.city.config)
+    people = bytea_array(map(bytes.fromhex, people))
+    with crowd.city.engine.begin() as tx:
+        by_index(tx)
+        plan = fetch(tx, f"EXPLAIN {ledger._SEALED}", (people, 0, 9, 0, 9))
+    for table in ("postings", "entries", "openings"):
+        assert f"Seq Scan on {table}" not in str(plan)
 
 
 @pytest.mark.parametrize("reader", ["_as_now", "_read"])
